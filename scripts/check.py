@@ -1,0 +1,29 @@
+"""Everything that must pass before a change lands: style, types, layers, tests. Stops at the first that fails."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+BIN = Path(sys.executable).parent
+STEPS = [
+    [str(BIN / "ruff"), "check", "."],
+    [str(BIN / "ruff"), "format", "--check", "."],
+    [str(BIN / "mypy")],
+    [str(BIN / "lint-imports")],
+    [sys.executable, "-m", "pytest", "-q", "-n", "2", *sys.argv[1:]],
+]
+
+
+def main() -> int:
+    """Run the steps in order; return the exit code of the first that fails, else 0."""
+    for step in STEPS:
+        print("$", Path(step[0]).name, *step[1:], flush=True)
+        code = subprocess.run(step, cwd=ROOT, check=False).returncode
+        if code:
+            return code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

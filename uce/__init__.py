@@ -1,0 +1,47 @@
+"""Universal cell embeddings: raw counts of any species to cell vectors, without training on them.
+
+Public names load on first use, so that `import uce` stays quick and free of torch.
+"""
+
+from importlib import import_module
+from typing import Any
+
+__version__ = "0.1.0"
+
+_PUBLIC = {
+    "check": "uce.checking",
+    "embed": "uce.embedding",
+    "embed_counts": "uce.embedding",
+    "embed_file": "uce.embedding",
+    "list_models": "uce.model.catalogue",
+    "list_species": "uce.genes.tables",
+    "load_gene_table": "uce.genes.tables",
+    "load_model": "uce.model.checkpoint",
+    "pretrain": "uce.training.loop",
+    "verify": "uce.checking",
+}
+
+__all__ = [  # noqa: F822 - they load on first use
+    "__version__",
+    "check",
+    "embed",
+    "embed_counts",
+    "embed_file",
+    "list_models",
+    "list_species",
+    "load_gene_table",
+    "load_model",
+    "pretrain",
+    "verify",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        msg = f"module 'uce' has no attribute {name!r}"
+        raise AttributeError(msg)
+    return getattr(import_module(_PUBLIC[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

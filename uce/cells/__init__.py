@@ -1,0 +1,1 @@
+"""Cells: counts from files, sentences, batches, finished blocks."""

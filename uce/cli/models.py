@@ -1,0 +1,113 @@
+"""The commands about models: list, show, import and download."""
+
+import argparse
+import json
+from pathlib import Path
+
+Commands = "argparse._SubParsersAction[argparse.ArgumentParser]"
+
+
+def add_commands(commands: Commands) -> None:
+    """Add the commands of this room to the parser."""
+    parser = commands.add_parser(
+        "models",
+        help="list, show, import and download models",
+        description="The models on this machine, and how to get more. Only `download` uses the network.",
+        epilog="example: uce models show uce-mini",
+    )
+    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
+    _add_list(actions)
+    _add_show(actions)
+    _add_import(actions)
+    _add_download(actions)
+
+
+def _add_list(actions: Commands) -> None:
+    parser = actions.add_parser("list", help="models that are here or known", epilog="example: uce models list --json")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.set_defaults(run=_run_list)
+
+
+def _run_list(args: argparse.Namespace) -> int:
+    from dataclasses import asdict
+
+    from uce.model.catalogue import list_models
+
+    rows = list_models()
+    if args.json:
+        print(json.dumps([asdict(row) for row in rows], indent=1, default=str))
+        return 0
+    for row in rows:
+        print(f"{row.name:16} {row.state:14} {row.summary}")
+    return 0
+
+
+def _add_show(actions: Commands) -> None:
+    parser = actions.add_parser("show", help="the card of a model", epilog="example: uce models show uce-mini")
+    parser.add_argument("model", help="name or folder")
+    parser.add_argument("--json", action="store_true", help="print its configuration as JSON")
+    parser.set_defaults(run=_run_show)
+
+
+def _run_show(args: argparse.Namespace) -> int:
+    from uce.model.checkpoint import model_folder
+
+    folder = model_folder(args.model)
+    name = "config.json" if args.json else "README.md"
+    print((folder / name).read_text(encoding="utf-8").rstrip())
+    return 0
+
+
+def _add_import(actions: Commands) -> None:
+    parser = actions.add_parser(
+        "import",
+        help="turn the published UCE files into a model folder and gene tables",
+        epilog="example: uce models import 4layer_model.torch --chromosomes species_chrom.csv --offsets "
+        "species_offsets.pkl --proteins protein_embeddings --name uce-4l",
+    )
+    parser.add_argument("weights", type=Path, help="the published state dict (.torch)")
+    parser.add_argument("--name", required=True, help="name of the model, such as uce-4l")
+    parser.add_argument("--tokens", type=Path, help="all_tokens.torch, where the state dict has no token table")
+    parser.add_argument("--chromosomes", type=Path, required=True, help="species_chrom.csv")
+    parser.add_argument("--offsets", type=Path, required=True, help="species_offsets.pkl or .json")
+    parser.add_argument("--proteins", type=Path, required=True, help="folder of the protein embeddings (.pt)")
+    parser.add_argument(
+        "--lookup",
+        choices=["aligned", "published"],
+        default="aligned",
+        help="positions of zebrafish and frog genes: their own, or shifted as in the published code",
+    )
+    parser.set_defaults(run=_run_import)
+
+
+def _run_import(args: argparse.Namespace) -> int:
+    from uce.model.published import import_published
+
+    folder = import_published(
+        args.weights,
+        tokens=args.tokens,
+        chromosomes=args.chromosomes,
+        offsets=args.offsets,
+        proteins=args.proteins,
+        name=args.name,
+        lookup=args.lookup,
+    )
+    print(folder)
+    return 0
+
+
+def _add_download(actions: Commands) -> None:
+    parser = actions.add_parser(
+        "download",
+        help="fetch the published files of a registered model and import them",
+        epilog="example: uce models download uce-4l",
+    )
+    parser.add_argument("name", help="uce-4l or uce-33l")
+    parser.set_defaults(run=_run_download)
+
+
+def _run_download(args: argparse.Namespace) -> int:
+    from uce.model.catalogue import download
+
+    print(download(args.name))
+    return 0

@@ -1,0 +1,27 @@
+"""The commands that train."""
+
+import argparse
+from pathlib import Path
+
+Commands = "argparse._SubParsersAction[argparse.ArgumentParser]"
+
+
+def add_commands(commands: Commands) -> None:
+    """Add the commands of this room to the parser."""
+    parser = commands.add_parser(
+        "pretrain",
+        help="train an encoder on counts",
+        description="Train an encoder on the cells a configuration names. A run that was cut short goes on.",
+        epilog="example: uce pretrain configs/uce_mini.yaml --data cells -o runs/mini steps=100",
+    )
+    parser.add_argument("config", type=Path, help="YAML file, see configs/")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings that differ from the file")
+    parser.add_argument("-o", "--output", type=Path, required=True, help="folder of the run")
+    parser.set_defaults(run=_run_pretrain)
+
+
+def _run_pretrain(args: argparse.Namespace) -> int:
+    from uce.training.loop import pretrain
+
+    print(pretrain(args.config, overrides=args.overrides, out=args.output))
+    return 0

@@ -1,0 +1,1 @@
+"""Genes: tables, names, species, token ids."""

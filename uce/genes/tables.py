@@ -1,0 +1,342 @@
+"""The gene table: the genes of one species with their vectors. Its file is an AnnData `.h5ad`, so scanpy opens it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache, cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from uce.errors import ModelError
+from uce.files import atomic_path, printable, sha256_arrays, shorten, user_folder
+from uce.genes.catalogue import canonical_species, catalogue
+
+FORMAT = "uce-gene-table"
+VERSION = 1
+BUNDLED_ENCODER = "orthogroups-v1"
+UNPLACED = "unplaced"
+_LARGEST = (2_000_000, 65_536)
+
+
+@dataclass(frozen=True, eq=False)
+class GeneTable:
+    """The genes of one species with one kind of vectors, rows sorted by id.
+
+    Attributes
+    ----------
+    species
+        Latin name, lower case with underscores.
+    encoder
+        Kind of vectors ("orthogroups-v1" for the bundled ones). Vectors of two kinds must never meet in one model.
+    ids
+        (genes,) unique stable ids: Ensembl without version, else the symbol.
+    symbols
+        (genes,) current symbols, "" where there is none.
+    synonyms
+        (genes,) aliases and previous symbols joined by "|".
+    chromosomes
+        (genes,) names, "unplaced" where unknown.
+    starts
+        (genes,) first base, 1-based; 0 where unplaced.
+    projected
+        (genes,) whether the position is that of the orthologue in another species.
+    origins
+        (genes,) where the vector is from ("protein", "group", "own-id", ...).
+    vectors
+        (genes, dim) float32, finite, no row of zeros.
+    metadata
+        Facts about the making: taxon, assembly, release, pooling, sources.
+
+    Raises
+    ------
+    ModelError
+        Lengths differ, ids repeat or are not sorted, a vector is not usable.
+    """
+
+    species: str
+    encoder: str
+    ids: NDArray[np.str_]
+    symbols: NDArray[np.str_]
+    synonyms: NDArray[np.str_]
+    chromosomes: NDArray[np.str_]
+    starts: NDArray[np.int64]
+    projected: NDArray[np.bool_]
+    origins: NDArray[np.str_]
+    vectors: NDArray[np.float32]
+    metadata: dict[str, str | int | float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name, kind in _COLUMNS.items():
+            object.__setattr__(self, name, np.asarray(getattr(self, name), dtype=kind))
+        object.__setattr__(self, "vectors", np.ascontiguousarray(self.vectors, dtype=np.float32))
+        _check(self)
+
+    @classmethod
+    def from_rows(
+        cls,
+        *,
+        species: str,
+        encoder: str,
+        ids: ArrayLike,
+        vectors: ArrayLike,
+        symbols: ArrayLike | None = None,
+        synonyms: ArrayLike | None = None,
+        chromosomes: ArrayLike | None = None,
+        starts: ArrayLike | None = None,
+        projected: ArrayLike | None = None,
+        origins: ArrayLike | None = None,
+        metadata: Mapping[str, str | int | float] | None = None,
+    ) -> "GeneTable":
+        """A table from rows in any order; columns left out are empty, unplaced, measured, "unknown"."""
+        ids = np.asarray(ids, dtype=np.str_)
+        order = np.argsort(ids, kind="stable")
+        given = {
+            "symbols": (symbols, ""),
+            "synonyms": (synonyms, ""),
+            "chromosomes": (chromosomes, UNPLACED),
+            "starts": (starts, 0),
+            "projected": (projected, False),
+            "origins": (origins, "unknown"),
+        }
+        columns: dict[str, Any] = {
+            name: np.full(len(ids), default) if values is None else np.asarray(values)[order]
+            for name, (values, default) in given.items()
+        }
+        rows = np.asarray(vectors, dtype=np.float32)[order]
+        return cls(species, encoder, ids[order], vectors=rows, metadata=dict(metadata or {}), **columns)
+
+    @cached_property
+    def sha256(self) -> str:
+        """Hash of the content (names, places, vectors; not the metadata), as hexadecimal text."""
+        kind = np.array([self.species, self.encoder])
+        return sha256_arrays(kind, *(getattr(self, name) for name in _COLUMNS), self.vectors)
+
+    @property
+    def dim(self) -> int:
+        """Width of the vectors."""
+        return int(self.vectors.shape[1])
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __repr__(self) -> str:
+        return f"GeneTable({self.species}, {self.encoder}, {len(self):,} genes x {self.dim})"
+
+
+_COLUMNS: dict[str, Any] = {
+    "ids": np.str_,
+    "symbols": np.str_,
+    "synonyms": np.str_,
+    "chromosomes": np.str_,
+    "starts": np.int64,
+    "projected": np.bool_,
+    "origins": np.str_,
+}
+
+# Field of the table -> column of `obs` in its file.
+_OBS = {
+    "symbols": "symbol",
+    "synonyms": "synonyms",
+    "chromosomes": "chromosome",
+    "starts": "start",
+    "projected": "projected",
+    "origins": "origin",
+}
+
+
+def _check(table: GeneTable) -> None:
+    place = f"gene table of {table.species}"
+    if table.vectors.ndim != 2 or not table.vectors.shape[1]:
+        msg = f"{place}: vectors of shape {table.vectors.shape}; (genes, width) is needed."
+        raise ModelError(msg)
+    n_genes = len(table.vectors)
+    for name in _COLUMNS:
+        column = getattr(table, name)
+        if column.shape != (n_genes,):
+            msg = (
+                f"{place}: {name} of shape {column.shape} for {n_genes} vectors; every column needs one value per gene."
+            )
+            raise ModelError(msg)
+    if not n_genes:
+        msg = f"{place}: no genes. Build it from other sources."
+        raise ModelError(msg)
+    _check_ids(table.ids, place)
+    # A row of zeros has no direction, and the model sees directions only.
+    bad = np.flatnonzero(~np.isfinite(table.vectors).all(axis=1) | ~table.vectors.any(axis=1))
+    if len(bad):
+        genes = shorten(table.ids[bad].tolist())
+        msg = f"{place}: the vectors of {genes} hold NaN, infinity or only zeros. Build the table again."
+        raise ModelError(msg)
+
+
+def _check_ids(ids: NDArray[np.str_], place: str) -> None:
+    steps = ids[1:] <= ids[:-1]
+    if not steps.any() and ids[0]:
+        return
+    repeated = sorted(set(ids[1:][ids[1:] == ids[:-1]].tolist()))
+    if repeated:
+        msg = f"{place}: id {shorten(repeated)} stands twice; ids must be unique."
+    elif not ids[0]:
+        msg = f"{place}: a gene has no id; every gene needs one."
+    else:
+        msg = f"{place}: ids are not sorted ({printable(ids[1:][steps][0])}); build it by GeneTable.from_rows."
+    raise ModelError(msg)
+
+
+def write_table(table: GeneTable, path: str | Path) -> None:
+    """Write `table` as an AnnData file: genes in `obs`, vectors in `X`, facts in `uns["uce"]`. All or nothing."""
+    import anndata
+    import pandas as pd
+
+    columns = {column: getattr(table, name) for name, column in _OBS.items()}
+    obs = pd.DataFrame(columns, index=pd.Index(table.ids.astype(object)))
+    facts = {"format": FORMAT, "version": VERSION, "species": table.species, "encoder": table.encoder}
+    content = anndata.AnnData(
+        X=table.vectors, obs=obs, uns={"uce": {**table.metadata, **facts, "sha256": table.sha256}}
+    )
+    with atomic_path(path) as temporary:
+        content.write_h5ad(temporary, compression="gzip")
+
+
+def read_table(path: str | Path) -> GeneTable:
+    """Read a gene table written by `write_table`, or made by hand in the same form.
+
+    Only the index, `X` and `uns["uce"]` with `species` and `encoder` are required. Where a hash is recorded it is
+    compared with the content.
+
+    Raises
+    ------
+    ModelError
+        The file is missing, not a gene table, or damaged.
+    """
+    path = Path(path)
+    if not path.is_file():
+        msg = f"{path}: no such file; a gene table (.h5ad) is expected there."
+        raise ModelError(msg)
+    obs, vectors, facts = _read_parts(path)
+    if facts.pop("format", FORMAT) != FORMAT or "species" not in facts or "encoder" not in facts:
+        msg = f"{path}: not a gene table (no species and encoder in uns['uce']). Give a table written by uce."
+        raise ModelError(msg)
+    if int(facts.pop("version", VERSION)) > VERSION:
+        msg = f"{path}: written by a newer uce. Update uce."
+        raise ModelError(msg)
+    recorded = facts.pop("sha256", None)
+    try:
+        table = GeneTable.from_rows(
+            species=str(facts.pop("species")), encoder=str(facts.pop("encoder")), vectors=vectors, metadata=facts, **obs
+        )
+    except (ModelError, ValueError, TypeError) as error:
+        msg = f"{path}: {error}"
+        raise ModelError(msg) from error
+    if recorded not in (None, table.sha256):
+        hashes = f"content has hash {table.sha256[:8]}.., {str(recorded)[:8]}.. is recorded"
+        msg = f"{path}: {hashes}. Copy or build the table again."
+        raise ModelError(msg)
+    return table
+
+
+def _read_parts(path: Path) -> tuple[dict[str, Any], NDArray[Any], dict[str, Any]]:
+    import h5py
+    from anndata.io import read_elem
+
+    try:
+        with h5py.File(path, "r") as file:
+            _refuse_traps(file, path)
+            frame = read_elem(file["obs"])
+            vectors = np.asarray(read_elem(file["X"]))
+            facts = {key: _scalar(value) for key, value in read_elem(file["uns"])["uce"].items()}
+    except (OSError, KeyError, ValueError, TypeError, AttributeError) as error:
+        msg = f"{path}: cannot be read as a gene table ({printable(str(error), limit=120)}). Copy or build it again."
+        raise ModelError(msg) from error
+    columns = {name: _column(frame[column]) for name, column in _OBS.items() if column in frame}
+    return {"ids": frame.index.to_numpy(dtype=np.str_), **columns}, vectors, facts
+
+
+def _column(values: Any) -> NDArray[Any]:
+    if values.dtype.kind in "iufb":
+        return np.asarray(values)
+    return values.astype(object).where(values.notna(), "").to_numpy(dtype=np.str_)  # type: ignore[no-any-return]
+
+
+def _scalar(value: Any) -> Any:
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _refuse_traps(file: Any, path: Path) -> None:
+    """A small file may claim a huge matrix or point at another file; both are refused before anything is allocated."""
+    X = file["X"]
+    links = [file.get(name, getlink=True) for name in ("X", "obs", "uns")]
+    if any(type(link).__name__ == "ExternalLink" for link in links) or getattr(X, "is_virtual", False):
+        msg = f"{path}: points at other files; a gene table must hold its own content."
+        raise ModelError(msg)
+    if len(X.shape) != 2 or X.shape[0] > _LARGEST[0] or X.shape[1] > _LARGEST[1]:
+        msg = f"{path}: X claims the shape {X.shape}; at most {_LARGEST} is read."
+        raise ModelError(msg)
+
+
+def load_gene_table(species: str | Path, *, encoder: str = BUNDLED_ENCODER) -> GeneTable:
+    """The gene table of a species, from a file, the user's folder or the bundled ones. Never downloads.
+
+    Parameters
+    ----------
+    species
+        Latin or common name, taxonomy id, or the path of a table (`.h5ad`).
+    encoder
+        Kind of vectors; a table of another kind is refused. Not checked where `species` is a path.
+
+    Raises
+    ------
+    UsageError
+        No such species is known.
+    ModelError
+        There is no table for it; the message lists the species that have one.
+    """
+    if isinstance(species, Path) or str(species).endswith(".h5ad"):
+        return _cached(Path(species))
+    name = canonical_species(str(species))
+    own = user_folder() / "genes" / encoder / f"{name}.h5ad"
+    if own.is_file():
+        return _cached(own)
+    if encoder == BUNDLED_ENCODER and name in _bundled_species():
+        return _bundled(name)
+    available = available_species(encoder=encoder)
+    shown = ", ".join(available) if available else "none"
+    label = catalogue()[name].label if name in catalogue() else name
+    msg = (
+        f"no gene table of {label} ({name}) with {encoder} vectors. One is needed to embed cells of this species: "
+        f"put it at {own}, or give its path. Tables at hand: {shown}."
+    )
+    raise ModelError(msg)
+
+
+def available_species(*, encoder: str = BUNDLED_ENCODER) -> list[str]:
+    """Latin names of all species with a table of this kind, the user's own included, sorted."""
+    own = {path.stem for path in (user_folder() / "genes" / encoder).glob("*.h5ad")}
+    return sorted(own | set(_bundled_species() if encoder == BUNDLED_ENCODER else ()))
+
+
+def _cached(path: Path) -> GeneTable:
+    if not path.is_file():
+        return read_table(path)
+    state = path.stat()
+    return _read_once(str(path.resolve()), state.st_mtime_ns, state.st_size)
+
+
+@cache
+def _read_once(path: str, _mtime: int, _size: int) -> GeneTable:
+    return read_table(path)
+
+
+def _bundled_species() -> tuple[str, ...]:
+    from uce.genes.bundled import bundled_species
+
+    return bundled_species()
+
+
+@cache
+def _bundled(species: str) -> GeneTable:
+    from uce.genes.bundled import load_bundled
+
+    return load_bundled(species)

@@ -1,0 +1,138 @@
+"""An embedding job: an opened source, a model, and what ties them; the plan before, the record and the health after."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+import uce
+from uce.cells.counts import Counts
+from uce.cells.matching import match_species
+from uce.cells.parts import BLOCK_CELLS, Block
+from uce.engines import Reader, Settings, embed_rows, prepare_reader
+from uce.errors import UsageError
+from uce.health import Health, examine
+from uce.model.checkpoint import Model, load_model
+
+SAMPLE_CELLS = 2000
+_DRAWN_TWICE = 64
+
+
+@dataclass(frozen=True)
+class Job:
+    """An opened source and everything needed to embed any row of it."""
+
+    counts: Counts
+    model: Model
+    readers: dict[str, Reader]
+    species: npt.NDArray[np.str_]
+    settings: Settings
+    counts_policy: str
+    species_key: str | None
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(cells, dim) of the result."""
+        return self.counts.n_cells, self.model.config.out_dim
+
+
+def prepare_job(
+    counts: Counts,
+    model: str | Path | Model,
+    settings: Settings,
+    *,
+    counts_policy: str,
+    species: str | None,
+    species_key: str | None,
+    gene_column: str | None,
+) -> Job:
+    """Load the model, find the species and the genes, and project the vocabulary: all that can fail before the work.
+
+    Raises
+    ------
+    UsageError, InputError, ModelError
+        Naming what does not fit.
+    """
+    if species is not None and species_key is not None:
+        msg = f"--species {species} and --species-key {species_key} exclude each other. Give one of them."
+        raise UsageError(msg)
+    loaded = model if isinstance(model, Model) else load_model(model)
+    matches, labels = match_species(
+        counts, species=species, species_key=species_key, gene_column=gene_column, encoder=loaded.gene_encoder
+    )
+    readers = {name: prepare_reader(loaded, match, settings) for name, match in matches.items()}
+    return Job(counts, loaded, readers, labels, settings, counts_policy, species_key)
+
+
+def plan_of(job: Job) -> dict[str, Any]:
+    """Everything that decides the numbers, and nothing else: no clock, no path, no batch size."""
+    settings, rule = job.settings, job.model.rule
+    return {
+        "version": uce.__version__,
+        "model": job.model.name,
+        "model_sha256": job.model.sha256,
+        "gene_vectors": job.model.gene_encoder,
+        "species": {name: reader.match.table.sha256 for name, reader in job.readers.items()},
+        "gene_column": {name: reader.match.resolution.column for name, reader in job.readers.items()},
+        "counts_slot": job.counts.slot,
+        "counts_policy": job.counts_policy,
+        "input": job.counts.fingerprint(),
+        "cells": job.counts.n_cells,
+        "seed": settings.seed,
+        "replicates": settings.replicates,
+        "precision": settings.precision,
+        "device": settings.device.type,
+        "draws": rule.draws,
+        "max_tokens": rule.max_tokens,
+        "block_cells": BLOCK_CELLS,
+    }
+
+
+def make_record(job: Job, blocks: list[Block], health: Health) -> dict[str, Any]:
+    """The provenance record: the plan, what was found in the file, and how the result looks."""
+    facts = plan_of(job)
+    del facts["block_cells"]
+    if job.species_key is not None:
+        facts["species_key"] = job.species_key
+    facts["species_reason"] = {name: reader.match.reason for name, reader in job.readers.items()}
+    facts["genes"] = {name: reader.match.report for name, reader in job.readers.items()}
+    facts["cells_without_vector"] = int(sum((block.genes == 0).sum() for block in blocks))
+    facts["draws_left_out"] = int(sum(block.left_out.sum() for block in blocks))
+    facts["notes"] = np.array(job.counts.notes, dtype=object) if job.counts.notes else []
+    verdict = health.to_dict()
+    facts["health"] = {name: value for name, value in verdict.items() if name != "warnings"}
+    facts["warnings"] = np.array(list(health.warnings), dtype=object) if health.warnings else []
+    return facts
+
+
+def examine_blocks(job: Job, blocks: list[Block]) -> Health:
+    """The health of a finished job; the vectors of `blocks` may be a sample, their per-cell numbers are complete."""
+    vectors = np.concatenate([block.vectors for block in blocks] or [np.zeros((0, job.shape[1]), np.float32)])
+    vectors = vectors[~np.isnan(vectors[:, 0])]
+    total = sum(float(block.total.sum()) for block in blocks)
+    return examine(
+        vectors[:: max(1, len(vectors) // SAMPLE_CELLS)],
+        genes_covered=float(np.mean([reader.match.genes_covered for reader in job.readers.values()])),
+        counts_covered=sum(float(block.covered.sum()) for block in blocks) / total if total else float("nan"),
+        cells=job.counts.n_cells,
+        cells_without_vector=int(sum((block.genes == 0).sum() for block in blocks)),
+        draws=_two_draws(job),
+    )
+
+
+def _two_draws(job: Job) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """A few cells from all over the file, embedded under two independent sets of draws."""
+    spots = np.linspace(0, max(0, job.counts.n_cells - 16), num=_DRAWN_TWICE // 16).astype(int)
+    pairs: list[tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]] = []
+    for start in np.unique(spots):
+        stop = min(int(start) + 16, job.counts.n_cells)
+        counts = job.counts.read(int(start), stop)
+        first, second = (
+            embed_rows(counts, job.readers, job.species[start:stop], first_replicate=shift).vectors
+            for shift in (0, job.settings.replicates)
+        )
+        there = ~np.isnan(first[:, 0])
+        pairs.append((first[there], second[there]))
+    return np.concatenate([pair[0] for pair in pairs]), np.concatenate([pair[1] for pair in pairs])

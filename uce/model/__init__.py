@@ -1,0 +1,1 @@
+"""The encoder, its files, and models of others."""

@@ -1,0 +1,43 @@
+"""Words and a progress bar on stderr: rate and time left, quiet where nobody asked for them."""
+
+import sys
+from types import TracebackType
+from typing import Self
+
+from tqdm import tqdm
+
+
+def say(text: object, *, quiet: bool = False) -> None:
+    """Print a line for people on stderr; stdout belongs to results."""
+    if not quiet:
+        print(text, file=sys.stderr, flush=True)
+
+
+class Progress:
+    """A bar with rate and time left; on a terminal it moves, in a log file it writes a line every half minute."""
+
+    def __init__(self, what: str, total: int, *, unit: str, quiet: bool = False) -> None:
+        every = 0.2 if sys.stderr.isatty() else 30.0
+        self._bar: tqdm[None] = tqdm(
+            total=total,
+            desc=what,
+            unit=f" {unit}",
+            disable=quiet or not total,
+            file=sys.stderr,
+            mininterval=every,
+            maxinterval=every * 2,
+            smoothing=0.05,
+            dynamic_ncols=True,
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.close()
+
+    def advance(self, count: int) -> None:
+        """Count `count` more units as done."""
+        self._bar.update(count)

@@ -1,0 +1,1 @@
+"""Training: corpus, objectives, loop."""
