@@ -1,4 +1,4 @@
-"""Twelve species' gene lists, cleaned: which genes are in a table, under which names, where, and on which human genes."""
+"""Twelve species' gene lists, cleaned: which genes are in a table, their names, places and human relatives."""
 
 import csv
 import gzip
@@ -146,7 +146,7 @@ def _attach_ids(genes: Sequence[Gene], leavers: list[dict[str, str]]) -> None:
 
 
 def _name_mitochondrial(species: str, genes: Sequence[Gene]) -> None:
-    """The 13 proteins of every animal's mitochondrion go by a dozen spellings: all get the human symbol as a synonym."""
+    """The 13 proteins of every animal's mitochondrion go by a dozen spellings: each gets the human one as a synonym."""
     for gene in genes:
         if species != "homo_sapiens" and gene.chromosome in MITOCHONDRIA:
             plain = re.sub("^MT", "", re.sub("[^A-Z0-9]", "", gene.symbol.upper()))
@@ -182,7 +182,7 @@ def settle_synonyms(genes: Sequence[Gene], human: Sequence[Gene]) -> None:
 def lend_synonyms(genes: Sequence[Gene], human: Sequence[Gene]) -> None:
     """Give genes named like their human orthologue the human gene's synonyms, except names in use in the species.
 
-    For species whose lists have hardly any synonyms of their own: their symbols come from human, as did the earlier ones.
+    For species whose lists have hardly any synonyms: their symbols come from human, as did the earlier ones.
     """
     by_id = {gene.id: gene for gene in human}
     used = {name.upper() for gene in genes for name in (gene.symbol, *gene.synonyms, *gene.other_ids)}
@@ -219,8 +219,10 @@ def _unique(pairs: Iterable[tuple[str, int]]) -> dict[str, int]:
 
 
 def refer(genes: Sequence[Gene], anchors: dict[str, int], symbols: dict[str, int]) -> list[list[int]]:
-    """Per gene, the groups it refers to: its human orthologues; for antigen receptors and
-    mitochondrial genes without any, the human gene of the same name."""
+    """Per gene, the groups it refers to: its human orthologues.
+
+    Antigen receptors and mitochondrial genes without any get the human gene of the same name.
+    """
     references = []
     for gene in genes:
         groups = sorted({anchors[human] for human in gene.human if human in anchors})

@@ -21,7 +21,7 @@ _PUBLIC = {
     "verify": "uce.checking",
 }
 
-__all__ = [  # noqa: F822 - they load on first use
+__all__ = [
     "__version__",
     "check",
     "embed",

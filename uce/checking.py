@@ -1,6 +1,6 @@
 """Verdicts: whether a source can be embedded (`check`), and whether a result is what it says it is (`verify`)."""
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -61,7 +61,7 @@ class Report:
         for name, facts in self.species.items():
             lines.append(f"  species {name} ({facts['reason']})")
             lines.append(
-                f"  {facts['genes_resolved']:,} names resolved, {facts['counts_covered']:.1%} of the counts; "
+                f"  {facts['resolved']:,} names resolved, {facts['counts_resolved']:.1%} of the counts; "
                 + ", ".join(f"{reason} {count:,}" for reason, count in facts["reasons"].items())
             )
         lines += [f"  note: {note}" for note in self.notes]
@@ -97,8 +97,7 @@ def check(
     settings = Settings(pick_device("cpu"), pick_precision("fp32"))
     try:
         with open_counts(source, layer=layer, use_raw=use_raw, policy=counts_policy, genome=genome) as counts:
-            facts = {"cells": counts.n_cells, "genes": len(counts.var), "kind": counts.kind, "slot": counts.slot}
-            report = Report(name, **facts, notes=tuple(counts.notes))
+            report = Report(name, counts.n_cells, len(counts.var), counts.kind, counts.slot, notes=tuple(counts.notes))
             job = prepare_job(
                 counts,
                 loaded,
@@ -109,18 +108,13 @@ def check(
                 counts_policy=counts_policy,
             )
             matches = {kind: reader.match for kind, reader in job.readers.items()}
-            details = {
-                kind: {"reason": match.reason, "gene_column": match.resolution.column, **match.report}
-                for kind, match in matches.items()
-            }
+            details = {kind: {"reason": match.reason, **match.report} for kind, match in matches.items()}
             warnings = [warning for match in matches.values() for warning in match.warnings]
-            return Report(name, **facts, species=details, notes=(*counts.notes, *warnings))
+            return replace(report, species=details, notes=(*report.notes, *warnings))
     except (UsageError, ModelError):
         raise
     except UceError as error:
-        return Report(
-            name, report.cells, report.genes, report.kind, report.slot, notes=report.notes, problems=(str(error),)
-        )
+        return replace(report, problems=(str(error),))
 
 
 @dataclass(frozen=True)

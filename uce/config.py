@@ -8,7 +8,7 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 
 import yaml
 
-from uce.errors import UsageError
+from uce.errors import UceError, UsageError
 from uce.files import nearest, printable
 
 Config = TypeVar("Config")
@@ -85,7 +85,7 @@ def build_config(kind: type[Config], values: Mapping[str, Any], *, where: str = 
     """
     try:
         return _build(kind, values, prefix="")  # type: ignore[no-any-return]
-    except (_ProblemError, UsageError) as problem:
+    except (_ProblemError, UceError) as problem:
         msg = f"{where}: {problem}"
         raise UsageError(msg) from problem
 

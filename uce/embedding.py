@@ -204,7 +204,7 @@ def embed_file(
             return Outcome(path, None, {}, counts.n_cells, time.monotonic() - started)
         count = len(block_ranges(counts.n_cells))
         parts.wait(count)
-        if counts.fingerprint() != plan_of(job)["input"]:
+        if counts.fingerprint() != job.fingerprint:
             msg = f"{source}: changed while it was being embedded. Run again on a file that stays as it is."
             raise InputError(msg)
         summary = [replace(block, vectors=_thin(block.vectors, counts.n_cells)) for block in parts.blocks(count)]
@@ -216,12 +216,11 @@ def embed_file(
         elif file_format == "parquet":
             write_parquet(path, vectors, counts.obs_names, key_added, record)
         else:
-            original = Path(source) if counts.kind == "h5ad" else None
             write_h5ad(
                 path,
                 counts,
                 vectors,
-                source=original,
+                source=Path(source),
                 shape=job.shape,
                 key=key_added,
                 record=record,

@@ -84,7 +84,7 @@ def prepare_reader(model: Model, match: "Match", settings: Settings) -> Reader:
     vocabulary = build_vocabulary(match.table, model.specials, chromosome_vectors=model.chromosome_vectors or None)
     model.encoder.to(settings.device)
     with torch.inference_mode():
-        chunks = torch.from_numpy(vocabulary.vectors).split(4096)
+        chunks = torch.split(torch.from_numpy(vocabulary.vectors), 4096)
         projected = torch.cat([model.encoder.project(chunk.to(settings.device)) for chunk in chunks])
     return Reader(model, match, vocabulary, projected, settings)
 
@@ -188,12 +188,12 @@ def stream_blocks(
     num_workers: int = 1,
 ) -> Iterator[Block]:
     """The blocks of the row `ranges`, in their order, the next one read while one is computed (unless no workers)."""
-    if not num_workers:
+    if not num_workers or not ranges:
         for start, stop in ranges:
             yield embed_rows(counts.read(start, stop), readers, species[start:stop])
         return
     with ThreadPoolExecutor(1, thread_name_prefix="uce-read") as pool:
-        pending = [pool.submit(counts.read, *ranges[0])] if ranges else []
+        pending = [pool.submit(counts.read, *ranges[0])]
         for (start, stop), following in zip(ranges, [*ranges[1:], None], strict=True):
             block = pending.pop().result()
             if following:

@@ -31,6 +31,7 @@ class Job:
     settings: Settings
     counts_policy: str
     species_key: str | None
+    fingerprint: str
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -63,7 +64,7 @@ def prepare_job(
         counts, species=species, species_key=species_key, gene_column=gene_column, encoder=loaded.gene_encoder
     )
     readers = {name: prepare_reader(loaded, match, settings) for name, match in matches.items()}
-    return Job(counts, loaded, readers, labels, settings, counts_policy, species_key)
+    return Job(counts, loaded, readers, labels, settings, counts_policy, species_key, counts.fingerprint())
 
 
 def plan_of(job: Job) -> dict[str, Any]:
@@ -78,7 +79,7 @@ def plan_of(job: Job) -> dict[str, Any]:
         "gene_column": {name: reader.match.resolution.column for name, reader in job.readers.items()},
         "counts_slot": job.counts.slot,
         "counts_policy": job.counts_policy,
-        "input": job.counts.fingerprint(),
+        "input": job.fingerprint,
         "cells": job.counts.n_cells,
         "seed": settings.seed,
         "replicates": settings.replicates,
@@ -100,10 +101,8 @@ def make_record(job: Job, blocks: list[Block], health: Health) -> dict[str, Any]
     facts["genes"] = {name: reader.match.report for name, reader in job.readers.items()}
     facts["cells_without_vector"] = int(sum((block.genes == 0).sum() for block in blocks))
     facts["draws_left_out"] = int(sum(block.left_out.sum() for block in blocks))
-    facts["notes"] = np.array(job.counts.notes, dtype=object) if job.counts.notes else []
-    verdict = health.to_dict()
-    facts["health"] = {name: value for name, value in verdict.items() if name != "warnings"}
-    facts["warnings"] = np.array(list(health.warnings), dtype=object) if health.warnings else []
+    facts["notes"] = list(job.counts.notes)
+    facts["health"] = health.to_dict()
     return facts
 
 

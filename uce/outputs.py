@@ -1,7 +1,6 @@
 """Finished blocks to one file: the input with one more `obsm`, a bare `.npy`, or Parquet. All or nothing."""
 
 import json
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +11,7 @@ import numpy.typing as npt
 
 from uce.errors import OutputExistsError, UsageError
 from uce.files import atomic_path, write_json
+from uce.rewriting import copy_h5ad, copy_zarr, write_counts
 
 if TYPE_CHECKING:
     from uce.cells.counts import Counts
@@ -82,21 +82,24 @@ def write_h5ad(
     counts: "Counts",
     vectors: Vectors,
     *,
-    source: Path | None,
+    source: Path,
     shape: tuple[int, int],
     key: str,
     record: dict[str, Any],
     overwrite_key: bool,
 ) -> None:
-    """Write an AnnData file: `source` as it is, or a new file with the counts, plus `obsm[key]` and `uns["uce"][key]`.
+    """Write an AnnData file: all that `source` holds, plus `obsm[key]` and `uns["uce"][key]`.
 
-    `source` is a `.h5ad` in today's layout, which is copied byte for byte; None writes the cells and counts anew.
+    A `.h5ad` is copied byte for byte, an AnnData zarr element by element; of 10x files the counts that were read, their
+    gene names and their cell names are written.
     """
     with atomic_path(path) as temporary:
-        if source is not None:
-            shutil.copyfile(source, temporary)
+        if counts.kind == "h5ad":
+            copy_h5ad(source, temporary)
+        elif counts.kind.startswith("zarr"):
+            copy_zarr(source, temporary)
         else:
-            _write_counts(temporary, counts)
+            write_counts(temporary, counts)
         with h5py.File(temporary, "r+") as file:
             add_embedding(file, vectors, shape=shape, key=key, record=record, overwrite=overwrite_key)
 
@@ -135,38 +138,6 @@ def add_embedding(
     if key in file["uns"]["uce"]:
         del file["uns"]["uce"][key]
     write_elem(file["uns"]["uce"], key, record)
-
-
-def _write_counts(path: Path, counts: "Counts") -> None:
-    """A new AnnData file with the cells, genes and counts of `counts`, block by block."""
-    import pandas as pd
-    from anndata.io import write_elem
-
-    with h5py.File(path, "w") as file:
-        file.attrs.update({"encoding-type": "anndata", "encoding-version": "0.1.0"})
-        write_elem(file, "obs", pd.DataFrame(index=pd.Index([str(name) for name in counts.obs_names])))
-        write_elem(file, "var", counts.var)
-        for group in ("layers", "obsm", "obsp", "varm", "varp", "uns"):
-            write_elem(file, group, {})
-        _write_csr(file, counts)
-
-
-def _write_csr(file: h5py.File, counts: "Counts", *, rows: int = 1024) -> None:
-    group = file.create_group("X")
-    group.attrs.update({"encoding-type": "csr_matrix", "encoding-version": "0.1.0"})
-    group.attrs["shape"] = np.array([counts.n_cells, len(counts.var)], np.int64)
-    data, indices = (
-        group.create_dataset(name, (0,), dtype, maxshape=(None,), chunks=(65_536,), compression="gzip", shuffle=True)
-        for name, dtype in (("data", np.float64), ("indices", np.int32))
-    )
-    ends = [np.zeros(1, np.int64)]
-    for start in range(0, counts.n_cells, rows):
-        block = counts.read(start, min(start + rows, counts.n_cells))
-        for target, values in ((data, block.data), (indices, block.indices)):
-            target.resize(target.shape[0] + len(values), axis=0)
-            target[target.shape[0] - len(values) :] = values
-        ends.append(ends[-1][-1] + block.indptr[1:].astype(np.int64))
-    group.create_dataset("indptr", data=np.concatenate(ends))
 
 
 def output_path(source: str | Path, output: str | Path | None, file_format: str, *, inplace: bool) -> Path:

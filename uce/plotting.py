@@ -5,15 +5,31 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 
+from uce.cells.counts import open_counts
 from uce.errors import InputError, UsageError
-from uce.files import atomic_path, nearest, shorten
+from uce.files import atomic_path
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 MAX_CELLS = 20_000
 MANY_LABELS = 25
+
+
+def check_columns(source: str | Path, columns: list[str]) -> None:
+    """Refuse columns to colour by that `source` does not have, before any work.
+
+    Raises
+    ------
+    UsageError
+        Naming the column and the nearest one that is there.
+    """
+    if columns:
+        with open_counts(source, policy="as-is") as counts:
+            for column in columns:
+                counts.obs_column(column)
 
 
 def read_for_plot(
@@ -23,10 +39,6 @@ def read_for_plot(
 
     `path` is what `uce.embed_file` wrote; columns of a `.npy` or Parquet result are read from `source`, its input.
 
-    Raises
-    ------
-    InputError
-        A column is not in the file.
     """
     import anndata as ad
 
@@ -44,11 +56,6 @@ def read_for_plot(
         step = max(1, len(vectors) // MAX_CELLS)
         vectors = vectors[::step]
         obs = ad.read_h5ad(source, backed="r").obs if columns else None
-    for column in columns:
-        if column not in obs.columns:
-            known = [str(name) for name in obs.columns]
-            msg = f"{source}: no obs column {column!r}.{nearest(column, known)} It has {shorten(known)}."
-            raise InputError(msg)
     return vectors, {column: obs[column].to_numpy()[::step] for column in columns}
 
 
@@ -127,14 +134,15 @@ def draw_umap(
 
 
 def _draw_panel(axes: "Axes", points: npt.NDArray[np.float32], values: npt.NDArray[Any], name: str) -> None:
+    x, y = points.T
     size = float(np.clip(12_000 / max(1, len(points)), 0.5, 18))
     axes.set(xticks=[], yticks=[], xlabel="UMAP 1", ylabel="UMAP 2", title=name)
     axes.set_aspect("equal", adjustable="datalim")
     if not name:
-        axes.scatter(*points.T, s=size, c="#4477aa", linewidths=0)
+        axes.scatter(x, y, s=size, c="#4477aa", linewidths=0)
         return
     if np.issubdtype(values.dtype, np.number):
-        drawn = axes.scatter(*points.T, s=size, c=values.astype(float), cmap="viridis", linewidths=0)
+        drawn = axes.scatter(x, y, s=size, c=values.astype(float), cmap="viridis", linewidths=0)
         axes.figure.colorbar(drawn, ax=axes, shrink=0.7)
         return
     labels = np.array(["unknown" if value is None or pd.isna(value) else str(value) for value in values])
@@ -142,7 +150,7 @@ def _draw_panel(axes: "Axes", points: npt.NDArray[np.float32], values: npt.NDArr
     colours = _colours(len(kinds))
     for kind, colour in zip(kinds, colours, strict=True):
         where = labels == kind
-        axes.scatter(*points[where].T, s=size, color=colour, linewidths=0, label=f"{kind} ({where.sum():,})")
+        axes.scatter(x[where], y[where], s=size, color=colour, linewidths=0, label=f"{kind} ({where.sum():,})")
     if len(kinds) <= MANY_LABELS:
         axes.legend(
             loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize=8, markerscale=max(1, 5 / size**0.5)

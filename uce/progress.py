@@ -2,7 +2,7 @@
 
 import sys
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from tqdm import tqdm
 
@@ -18,7 +18,7 @@ class Progress:
 
     def __init__(self, what: str, total: int, *, unit: str, quiet: bool = False) -> None:
         every = 0.2 if sys.stderr.isatty() else 30.0
-        self._bar: tqdm[None] = tqdm(
+        self._bar: tqdm[Any] = tqdm(
             total=total,
             desc=what,
             unit=f" {unit}",

@@ -1,18 +1,24 @@
 """What is there and what could be; downloads against a server that cuts, lies, forgets and changes its mind."""
 
+import functools
 import hashlib
 import http.server
+import io
+import itertools
 import json
 import logging
 import os
+import pickle
 import socket
 import subprocess
 import sys
+import tarfile
 import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -467,3 +473,116 @@ def test_the_lock_of_another_machine_is_waited_for_and_named(
     with caplog.at_level(logging.WARNING, logger="uce"):
         tiny()
     assert [f"process {os.getpid()} on elsewhere" in text for text in caplog.messages] == [True]
+
+
+def test_files_of_another_downloaded_model_are_not_fetched_again(
+    tiny: Callable[[], Path], publisher: Publisher, uce_home: Path
+) -> None:
+    other = uce_home / "downloads" / "other" / "tokens.bin"
+    other.parent.mkdir(parents=True)
+    other.write_bytes(CONTENT[:9000])
+    tiny()
+    assert [name for name, _ in publisher.requests] == ["0"]
+    assert (uce_home / "downloads" / "tiny" / "tokens.bin").samefile(other)
+
+
+# From the publisher to a model that loads, on files of the published form, narrow
+
+GENES = {
+    "frog": 13_462, "human": 19_790, "macaca_fascicularis": 15_175, "macaca_mulatta": 16_775,
+    "mouse": 22_324, "mouse_lemur": 14_542, "pig": 15_772, "zebrafish": 25_730,
+}  # fmt: skip
+
+
+def saved(content: object) -> bytes:
+    import torch
+
+    stream = io.BytesIO()
+    torch.save(content, stream)
+    return stream.getvalue()
+
+
+def chromosomes_csv() -> bytes:
+    lines = ["gene_symbol,chromosome,start,species"]
+    for species, genes in GENES.items():
+        names = 243 if species == "zebrafish" else 236  # 1,895 in all
+        lines += [f"G{gene},c{gene % names},{gene + 1},{species}" for gene in range(genes)]
+    return "\n".join(lines).encode()
+
+
+@pytest.fixture(scope="module")
+def published_files(published_state: Callable[..., dict[str, Any]]) -> tuple[RegisteredModel, dict[str, bytes]]:
+    """`uce-4l` with its files' names, ids and species, but two layers, 64 wide, genes of width 2, only frogs' real."""
+    import torch
+
+    model = registry()["uce-4l"]
+    generator = torch.Generator().manual_seed(0)
+    table = torch.randn(145_469, 2, generator=generator)
+    state = published_state(layers=2, dim=64, hidden=8, protein_dim=2, out_dim=16)
+    first = dict(zip(GENES, itertools.accumulate(GENES.values(), initial=4), strict=False))
+    frogs = {f"G{gene}": row for gene, row in enumerate(table[4 : 4 + GENES["frog"]])}
+    dictionaries = {
+        protein: saved(frogs if protein.species == "frog" else {protein.species: table[0]})
+        for protein in model.proteins
+    }
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w:gz", compresslevel=1) as tar:
+        for protein, content in dictionaries.items():
+            info = tarfile.TarInfo(f"protein_embeddings/{protein.name}")
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+    contents = {
+        "4layer_model.torch": saved({**state, "pe_embedding.weight": table}),
+        "all_tokens.torch": saved(table[:143_574].clone()),
+        "species_chrom.csv": chromosomes_csv(),
+        "species_offsets.pkl": pickle.dumps(first),
+        "protein_embeddings.tar.gz": stream.getvalue(),
+    }
+    files = {
+        file.name: replace(file, size=len(contents[file.name]), about=1, ends_sha256=ends(contents[file.name]))
+        for file in model.files
+    }
+    narrow = replace(
+        model,
+        weights=files[model.weights.name],
+        others=tuple(files[file.name] for file in model.others),
+        proteins=tuple(replace(protein, ends_sha256=ends(content)) for protein, content in dictionaries.items()),
+        unpacked_bytes=10**8,
+        installed_bytes=0,
+    )
+    return narrow, {str(files[name].id): content for name, content in contents.items()}
+
+
+def test_a_download_ends_in_a_model_and_gene_tables_that_load(
+    published_files: tuple[RegisteredModel, dict[str, bytes]],
+    publisher: Publisher,
+    monkeypatch: pytest.MonkeyPatch,
+    uce_home: Path,
+) -> None:
+    from uce.genes.tables import load_gene_table
+    from uce.model import published
+    from uce.model.checkpoint import load_model
+
+    model, publisher.files = published_files
+    only_frog = functools.partial(published.import_published, species=["frog"])  # the others only take longer
+    monkeypatch.setattr(published, "import_published", only_frog)
+    monkeypatch.setattr(catalogue, "registry", lambda: {"uce-4l": model})
+    folder = catalogue.download("uce-4l", base_url=publisher.url, progress=False)
+    assert folder == uce_home / "models" / "uce-4l"
+    assert load_model("uce-4l").config.layers == 2
+    table = load_gene_table("frog", encoder=load_model("uce-4l").gene_encoder)
+    assert len(table) == GENES["frog"]
+    assert [item.name for item in catalogue.list_models() if item.state == "installed"] == ["uce-4l"]
+    assert sorted(path.name for path in (uce_home / "downloads" / "uce-4l").iterdir()) == sorted(
+        [*(file.name for file in model.files), "sha256.json"]
+    )
+
+
+def test_a_dictionary_in_the_archive_must_be_the_published_one(
+    published_files: tuple[RegisteredModel, dict[str, bytes]], publisher: Publisher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, publisher.files = published_files
+    wrong = (replace(model.proteins[0], ends_sha256="0" * 64), *model.proteins[1:])
+    monkeypatch.setattr(catalogue, "registry", lambda: {"uce-4l": replace(model, proteins=wrong)})
+    with pytest.raises(ModelError, match=r"protein_embeddings\.tar\.gz: Homo_sapiens\S* is not the published one"):
+        catalogue.download("uce-4l", base_url=publisher.url, progress=False)

@@ -2,8 +2,10 @@
 
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import h5py
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
@@ -20,14 +22,16 @@ from uce.cells.frames import (
     text_columns,
     to_text,
 )
-from uce.cells.layouts import CompressedRows, DenseRows, LoadedRows, Rows, check_compressed
+from uce.cells.layouts import CompressedRows, DenseRows, LoadedRows, PickedRows, Rows, check_columns, check_compressed
 from uce.cells.slots import Cells, Slot, Source, check_number_type, check_shape, organism_of
 from uce.cells.spill import column_triplets, spill_rows
-from uce.cells.stores import Store
+from uce.cells.stores import Store, check_chunks
 from uce.errors import InputError
 
 if TYPE_CHECKING:
     from anndata import AnnData
+
+ENCODINGS = {"": "dense", "array": "dense", "csr_matrix": "csr", "csc_matrix": "csc", "csr": "csr", "csc": "csc"}
 
 
 def stored_source(store: Store, *, kind: str, stack: ExitStack, notes: list[str]) -> Source:
@@ -45,9 +49,8 @@ def stored_source(store: Store, *, kind: str, stack: ExitStack, notes: list[str]
         raise InputError(msg)
     slots = {}
     for name, path, var in _matrix_paths(store):
-        slots[name] = Slot(
-            name, lambda p=path, v=var: _stored_rows(store, p, v, n_cells, stack, notes), lambda v=var: _var(store, v)
-        )
+        rows = partial(_stored_rows, store, path, var, n_cells, stack=stack, notes=notes)
+        slots[name] = Slot(name, rows, partial(_var, store, var))
     columns = frame_columns(store, "obs")
 
     def column_if_there(name: str) -> npt.NDArray[np.object_] | None:
@@ -59,7 +62,9 @@ def stored_source(store: Store, *, kind: str, stack: ExitStack, notes: list[str]
         lambda name: read_column(store, "obs", name),
         lambda name: read_numbers(store, "obs", name),
     )
-    return Source(store.file, kind, n_cells, slots, cells, organism_of(_uns_texts(store), column_if_there), notes, stack)
+    return Source(
+        store.file, kind, n_cells, slots, cells, organism_of(_uns_texts(store), column_if_there), notes, stack
+    )
 
 
 def _matrix_paths(store: Store) -> list[tuple[str, str, str]]:
@@ -100,68 +105,73 @@ def join_names(raw: pd.DataFrame, var: Callable[[], pd.DataFrame]) -> pd.DataFra
     return joined.astype(object).where(joined.notna(), None)
 
 
-def _stored_rows(store: Store, path: str, var: str, n_cells: int, stack: ExitStack, notes: list[str]) -> Rows:
+def _stored_rows(store: Store, path: str, var: str, n_cells: int, *, stack: ExitStack, notes: list[str]) -> Rows:
     node = store.need(path)
     attributes = store.attributes(path)
-    where = f"{store.file}: {path}"
     encoding = str(attributes.get("encoding-type") or attributes.get("h5sparse_format") or "")
-    n_genes = frame_length(store, var)
-    if hasattr(node, "shape"):
-        if encoding not in ("", "array"):
-            msg = f"{where} has the unknown encoding {encoding!r}; write the file again with a current anndata."
-            raise InputError(msg)
-        check_shape(store.file, path, node.shape, n_cells, n_genes)
-        check_number_type(node.dtype, where)
-        dense = DenseRows(where, node)
-        return _by_rows(dense.triplets(), dense.shape, node.size, dense.dtype, where, stack, notes) if dense.needs_spill else dense
-    layout = {"csr_matrix": "csr", "csc_matrix": "csc", "csr": "csr", "csc": "csc"}.get(encoding)
-    if layout is None:
-        msg = f"{where} has the unknown encoding {encoding!r}; write the file again with a current anndata."
+    kind = ENCODINGS.get(encoding)
+    if kind is None or (kind == "dense") != hasattr(node, "shape"):
+        msg = f"{store.file}: {path} has the unknown encoding {encoding!r}; write it again with a current anndata."
         raise InputError(msg)
-    declared = attributes.get("shape", attributes.get("h5sparse_shape"))
+    declared = node.shape if kind == "dense" else attributes.get("shape", attributes.get("h5sparse_shape"))
     if declared is None:
-        msg = f"{where} does not state its shape; the file is damaged, write it again."
+        msg = f"{store.file}: {path} does not state its shape; the file is damaged, write it again."
         raise InputError(msg)
-    shape = (int(declared[0]), int(declared[1]))
-    check_shape(store.file, path, shape, n_cells, n_genes)
-    data, indices, indptr = (store.need_array(f"{path}/{part}") for part in ("data", "indices", "indptr"))
-    check_number_type(data.dtype, where)
-    major = 0 if layout == "csr" else 1
-    check_compressed(
-        where, n_data=data.shape[0], n_indices=indices.shape[0], indptr=indptr, shape=shape, major=major
-    )
-    if layout == "csr":
-        return CompressedRows(where, data, indices, indptr, shape)
-    entries = column_triplets(data, indices, indptr, where, n_cells)
-    return _by_rows(entries, shape, data.shape[0], data.dtype, where, stack, notes)
-
-
-def _by_rows(
-    entries: Any, shape: tuple[int, int], n: int, dtype: Any, where: str, stack: ExitStack, notes: list[str]
-) -> Rows:
-    rows = spill_rows(entries, where=where, shape=shape, dtype=np.dtype(dtype), n_entries=int(n), stack=stack)
-    notes.append(
-        f"{where.rsplit(': ', 1)[-1]} is stored by columns, so a temporary copy by rows was written; to save that time, "
-        "store it as CSR (adata.X = adata.X.tocsr())."
-    )
+    shape = tuple(int(n) for n in declared)
+    check_shape(store.file, path, shape, n_cells, frame_length(store, var))
+    rows = _dense_rows(store, path, stack) if kind == "dense" else _sparse_rows(store, path, kind, shape, stack)
+    if isinstance(rows, CompressedRows) and kind != "csr":
+        notes.append(
+            f"{path} is stored by columns, so a temporary copy by rows was written; to save that time, store it as CSR "
+            "(adata.X = adata.X.tocsr())."
+        )
     return rows
 
 
+def _dense_rows(store: Store, path: str, stack: ExitStack) -> Rows:
+    dense = DenseRows(f"{store.file}: {path}", store.need_array(path))
+    check_number_type(dense.dtype, dense.where)
+    if not dense.needs_spill:
+        return dense
+    n_entries = sum(values.size for _, _, values in dense.triplets())
+    return spill_rows(
+        dense.triplets(), where=dense.where, shape=dense.shape, dtype=dense.dtype, n_entries=n_entries, stack=stack
+    )
+
+
+def _sparse_rows(store: Store, path: str, kind: str, shape: tuple[int, ...], stack: ExitStack) -> CompressedRows:
+    where = f"{store.file}: {path}"
+    data, indices, indptr = (store.need_array(f"{path}/{part}") for part in ("data", "indices", "indptr"))
+    check_number_type(data.dtype, where)
+    if store.is_zarr:
+        check_chunks(store, f"{path}/data", f"{path}/indices")
+    size = shape[0], shape[1]
+    n_entries = int(data.shape[0])
+    major = 0 if kind == "csr" else 1
+    check_compressed(where, n_data=n_entries, n_indices=indices.shape[0], indptr=indptr, shape=size, major=major)
+    if kind == "csr":
+        return CompressedRows(where, data, indices, indptr, size)
+    entries = column_triplets(data, indices, indptr, where, size[0])
+    return spill_rows(entries, where=where, shape=size, dtype=np.dtype(data.dtype), n_entries=n_entries, stack=stack)
+
+
 def loaded_source(adata: "AnnData") -> Source:
-    """Candidates of an AnnData object; nothing is copied, and a view is followed block by block."""
-    file = "AnnData object" if not adata.isbacked else str(adata.filename)
-    slots = {}
-    for key in adata.layers:
-        slots[f"layers/{key}"] = _loaded_slot(adata, f"layers/{key}", lambda a, k=key: a.layers[k])
-    if adata.raw is not None:
-        raw = adata.raw
-        slots["raw"] = Slot(
-            "raw",
-            lambda: _loaded_rows(file, "raw", raw.X, adata.n_obs, raw.n_vars),
-            lambda: join_names(text_columns(raw.var, f"{file}: raw.var"), lambda: text_columns(adata.var, "var")),
-        )
-    if adata.X is not None if not adata.isbacked else True:
-        slots["X"] = _loaded_slot(adata, "X", lambda a: a.X)
+    """Candidates of an AnnData object; nothing is copied, a backed one is read from its file, a view block by block."""
+    file = str(adata.filename) if adata.isbacked else "AnnData object"
+    parent, pick = _followed_view(adata)
+    stack = ExitStack()
+    notes: list[str] = []
+
+    def slot(name: str, matrix: Callable[[], Any], var: Callable[[], pd.DataFrame], every_gene: bool = False) -> Slot:
+        return Slot(name, lambda: pick(_loaded_rows(file, name, matrix(), parent, stack, notes), every_gene), var)
+
+    var = partial(text_columns, adata.var, f"{file}: var")
+    slots = {f"layers/{key}": slot(f"layers/{key}", partial(_layer, parent, key), var) for key in parent.layers}
+    if parent.raw is not None:
+        raw_var = partial(text_columns, parent.raw.var, f"{file}: raw.var")
+        slots["raw"] = slot("raw", lambda: parent.raw.X, lambda: join_names(raw_var(), var), every_gene=True)
+    if parent.X is not None:
+        slots["X"] = slot("X", lambda: parent.X, var)
     cells = Cells(
         [str(name) for name in adata.obs.columns],
         lambda: to_text(adata.obs_names.to_numpy(dtype=object), f"{file}: obs"),
@@ -172,7 +182,23 @@ def loaded_source(adata: "AnnData") -> Source:
     def column_if_there(name: str) -> npt.NDArray[np.object_] | None:
         return cells.text(name) if name in adata.obs.columns else None
 
-    return Source(file, "AnnData", adata.n_obs, slots, cells, organism_of(dict(adata.uns), column_if_there))
+    organism = organism_of(dict(adata.uns), column_if_there)
+    return Source(file, "AnnData", adata.n_obs, slots, cells, organism, notes, stack)
+
+
+def _followed_view(adata: "AnnData") -> tuple["AnnData", Callable[[Rows, bool], Rows]]:
+    """The AnnData that holds the matrices, and what picks the cells and genes of a view from their rows."""
+    if not adata.is_view:
+        return adata, lambda rows, _: rows
+    # AnnData has no public way from a view to its places in the parent, and view.X copies all of its rows at once.
+    parent = adata._adata_ref
+    cells = np.arange(parent.n_obs)[adata._oidx]
+    genes = np.arange(parent.n_vars)[adata._vidx]
+    return parent, lambda rows, every_gene: PickedRows(rows, cells, None if every_gene else genes)
+
+
+def _layer(adata: "AnnData", key: str) -> Any:
+    return adata.layers[key]
 
 
 def _numbers(frame: pd.DataFrame, name: str) -> npt.NDArray[np.float64] | None:
@@ -181,33 +207,26 @@ def _numbers(frame: pd.DataFrame, name: str) -> npt.NDArray[np.float64] | None:
     return frame[name].to_numpy(dtype=np.float64, na_value=np.nan)
 
 
-def _loaded_slot(adata: "AnnData", name: str, pick: Callable[["AnnData"], Any]) -> Slot:
-    file = "AnnData object" if not adata.isbacked else str(adata.filename)
-
-    def rows() -> Rows:
-        if adata.is_view:
-            # The matrix of a view is a fresh copy of all its rows: take it a block at a time.
-            probe = pick(adata[:1])
-            check_number_type(np.dtype(probe.dtype), f"{file}: {name}")
-            return LoadedRows(f"{file}: {name}", lambda a, b: pick(adata[a:b]), adata.shape, np.dtype(probe.dtype))
-        return _loaded_rows(file, name, pick(adata), adata.n_obs, adata.n_vars)
-
-    return Slot(name, rows, lambda: text_columns(adata.var, f"{file}: var"))
-
-
-def _loaded_rows(file: str, name: str, matrix: Any, n_cells: int, n_genes: int) -> Rows:
+def _loaded_rows(file: str, name: str, matrix: Any, adata: "AnnData", stack: ExitStack, notes: list[str]) -> Rows:
     where = f"{file}: {name}"
-    check_shape(file, name, matrix.shape, n_cells, n_genes)
+    n_genes = adata.raw.n_vars if name == "raw" else adata.n_vars
+    check_shape(file, name, matrix.shape, adata.n_obs, n_genes)
+    on_disk = getattr(matrix, "group", matrix)
+    if isinstance(on_disk, h5py.Dataset | h5py.Group):
+        store = Store(file, on_disk.file, adata.filename.stat().st_size)
+        var = on_disk.name.strip("/").rpartition("X")[0] + "var"
+        return _stored_rows(store, on_disk.name.strip("/"), var, adata.n_obs, stack=stack, notes=notes)
     check_number_type(np.dtype(matrix.dtype), where)
     if sparse.issparse(matrix):
-        by_rows = matrix if matrix.format == "csr" else matrix.tocsr()
-        check_compressed(
-            where,
-            n_data=len(by_rows.data),
-            n_indices=len(by_rows.indices),
-            indptr=by_rows.indptr,
-            shape=by_rows.shape,
-        )
-        return CompressedRows(where, by_rows.data, by_rows.indices, by_rows.indptr, by_rows.shape)
-    return LoadedRows(where, lambda a, b: matrix[a:b], matrix.shape, np.dtype(matrix.dtype))
+        if matrix.format in ("csr", "csc"):
+            _check_loaded(matrix, where)
+        matrix = matrix if matrix.format == "csr" else matrix.tocsr()
+    return LoadedRows(where, lambda start, stop: matrix[start:stop], matrix.shape, np.dtype(matrix.dtype))
 
+
+def _check_loaded(matrix: Any, where: str) -> None:
+    """Check a sparse matrix in memory before scipy turns or slices it: it trusts the indices it is given."""
+    major = 0 if matrix.format == "csr" else 1
+    parts = {"n_data": len(matrix.data), "n_indices": len(matrix.indices), "indptr": matrix.indptr}
+    check_compressed(where, **parts, shape=matrix.shape, major=major)
+    check_columns(matrix.indices, matrix.shape[1 - major], where)

@@ -32,7 +32,7 @@ USABLE = "Give an .h5ad, a .zarr folder, a .zarr.zip, a 10x .h5 or a 10x folder.
 
 
 def container_of(path: Path) -> str:
-    """"hdf5", "zarr", "zarr-zip" or "10x-folder".
+    """Tell "hdf5", "zarr", "zarr-zip" and "10x-folder" apart.
 
     Raises
     ------
@@ -109,7 +109,7 @@ def _describe_text(head: bytes) -> str | None:
         return None
     line = head.split(b"\n", 1)[0]
     if line.count(b"\t") or line.count(b",") or line.count(b";"):
-        return "a text table; read it with anndata.io.read_csv, check which way round it is, and write_h5ad"
+        return "a table of text (turn it into an AnnData, cells in rows, and write_h5ad)"
     return "a text file"
 
 
@@ -119,7 +119,7 @@ def open_store(path: Path, container: str, stack: ExitStack, notes: list[str]) -
 
 
 def layout_of(store: Store) -> str:
-    """"anndata", "10x" or "10x-legacy", by the elements at the top of an open store.
+    """Tell "anndata", "10x" and "10x-legacy" apart, by the elements at the top of an open store.
 
     Raises
     ------
@@ -136,7 +136,7 @@ def layout_of(store: Store) -> str:
         return "10x-legacy"
     if "mod" in keys:
         msg = (
-            f"{store.file}: an .h5mu of several modalities ({shorten(store.keys('mod'))}); write out the gene one, e.g. "
+            f"{store.file}: an .h5mu of several modalities ({shorten(store.keys('mod'))}); write out the gene one: "
             "mudata.read_h5mu(FILE).mod['rna'].write_h5ad('rna.h5ad')."
         )
     elif {"row_attrs", "col_attrs"} <= keys and hasattr(matrix, "shape"):
@@ -146,5 +146,6 @@ def layout_of(store: Store) -> str:
     elif "barcode_idx" in keys or {"barcodes", "umi"} <= keys:
         msg = f"{store.file}: a 10x molecule_info file; give filtered_feature_bc_matrix.h5 of the same run."
     else:
-        msg = f"{store.file}: no AnnData and no 10x matrix in it; at its top are {shorten(sorted(keys)) or 'no elements'}. {USABLE}"
+        top = shorten(sorted(keys)) or "no elements"
+        msg = f"{store.file}: no AnnData and no 10x matrix in it; at its top are {top}. {USABLE}"
     raise InputError(msg)

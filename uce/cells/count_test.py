@@ -42,6 +42,7 @@ class Evidence:
     zeros: int = 0
     duplicates: int = 0
     single_precision: bool = True
+    filled: int = 0
     totals: set[float] = field(default_factory=set)
     saturated: dict[int, int] = field(default_factory=lambda: {255: 0, 65535: 0})
     misfit: dict[int, float] = field(default_factory=lambda: dict.fromkeys(DECIMALS, 0.0))
@@ -71,8 +72,9 @@ class Evidence:
             for decimals in DECIMALS:
                 misfit = float(np.abs(finite - np.round(finite, decimals)).max())
                 self.misfit[decimals] = max(self.misfit[decimals], misfit)
-        elif len(self.totals) < 2:
-            totals = np.asarray(block.sum(axis=1)).ravel()
+        totals = np.asarray(block.sum(axis=1)).ravel()
+        self.filled += int((totals > 0).sum())
+        if len(self.totals) < 2:
             self.totals.update(np.unique(totals[totals > 0])[:2].tolist())
         for limit in self.saturated:
             self.saturated[limit] += int((block.max(axis=1).toarray() == limit).sum())
@@ -124,8 +126,9 @@ def fractional(values: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
 
 
 def canonical(block: sparse.csr_matrix) -> tuple[sparse.csr_matrix, int, int]:
-    """The block in float64 with sorted indices, duplicates summed and zeros dropped; and how many of both there were."""
-    wide = sparse.csr_matrix((block.data.astype(np.float64), block.indices, block.indptr), shape=block.shape, copy=False)
+    """The block in float64, indices sorted, duplicates summed, zeros dropped; and how many zeros and duplicates."""
+    values = block.data.astype(np.float64)
+    wide = sparse.csr_matrix((values, block.indices, block.indptr), shape=block.shape, copy=False)
     if _rows_rise(wide):
         wide.has_sorted_indices = wide.has_canonical_format = True
         duplicates = 0
@@ -156,7 +159,7 @@ def value_warnings(evidence: Evidence, dtype: np.dtype[np.generic]) -> list[str]
     notes = []
     if evidence.largest == 1.0 and evidence.values > 0:
         notes.append("every value is 0 or 1: the counts look binarised, so all genes of a cell weigh the same.")
-    if evidence.cells > 2 and len(evidence.totals) == 1 and evidence.largest > 1:
+    if evidence.filled > 2 and len(evidence.totals) == 1 and evidence.largest > 1:
         notes.append(
             f"every cell has the same total ({next(iter(evidence.totals)):.0f}): down-sampled, or rounded after "
             "normalising."

@@ -4,7 +4,7 @@ import hashlib
 import sys
 from collections import Counter
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
@@ -23,9 +23,8 @@ from uce.cells.gene_columns import keep_genes
 from uce.cells.layouts import Rows
 from uce.cells.log_counts import undo_log
 from uce.cells.slots import Source
-from uce.cells.stores import READ_ERRORS
 from uce.cells.tenx import folder_source, legacy_source, tenx_source
-from uce.errors import InputError, UceError, UsageError
+from uce.errors import InputError, UsageError
 from uce.files import nearest, printable
 
 if TYPE_CHECKING:
@@ -78,19 +77,21 @@ class Counts:
             A value of these rows is no count, or they cannot be read; the message names the rows.
         """
         stop = min(stop, self.n_cells)
-        block, zeros, duplicates = canonical(read_block(self._rows, start, stop, self.file))
+        block, zeros, duplicates = canonical(self._rows.block(start, stop))
         self.repairs.update(zeros=zeros, duplicates=duplicates)
         self._refuse_values(block, start, stop)
         if self._choice.treatment == "undo":
             return self._undo(block, start, stop)
-        if self._choice.treatment == "whole":
-            broken = fractional(block.data)
-            if broken.any():
-                self._refuse(block, int(np.argmax(broken)), start, stop, "is not whole")
-        if self._choice.treatment != "as-is":
-            block.data = np.rint(block.data)
-            block.eliminate_zeros()
-        return block
+        return block if self._choice.treatment == "as-is" else self._whole(block, start, stop)
+
+    def _whole(self, block: sparse.csr_matrix, start: int, stop: int) -> sparse.csr_matrix:
+        rounded = np.rint(block.data)
+        if np.array_equal(rounded, block.data):
+            return block
+        if self._choice.treatment == "whole" and (broken := fractional(block.data)).any():
+            self._refuse(block, int(np.argmax(broken)), start, stop, "is not whole")
+        block.data = rounded
+        return canonical(block)[0]
 
     def _refuse_values(self, block: sparse.csr_matrix, start: int, stop: int) -> None:
         # min and max see every NaN and infinity at a fraction of the cost of a mask.
@@ -172,18 +173,6 @@ class Counts:
         self.close()
 
 
-def read_block(rows: Rows, start: int, stop: int, file: str) -> sparse.csr_matrix:
-    """Rows as stored; bytes that cannot be decoded are the user's damaged file, not a bug."""
-    try:
-        return rows.block(start, stop)
-    except UceError:
-        raise
-    except READ_ERRORS as error:
-        reason = printable(str(error), limit=120)
-        msg = f"{file}: rows {start} to {stop} cannot be read ({reason}); the file is damaged, fetch or write it again."
-        raise InputError(msg) from error
-
-
 def open_counts(
     source: "str | Path | AnnData",
     *,
@@ -225,12 +214,24 @@ def open_counts(
     try:
         opened = keep_genes(opened)
         choice = choose(opened, layer="raw" if use_raw else layer, policy=policy)
-        notes = [*opened.notes, *choice.notes]
         var = opened.slots[choice.slot].var()
-        return Counts(
-            opened.file, opened.n_cells, var, choice.slot, notes, opened.organism, opened.kind, opened, choice.rows,
-            choice, opened.stamp(),
+        counts = Counts(
+            opened.file,
+            opened.n_cells,
+            var,
+            choice.slot,
+            [*choice.notes, *opened.notes],
+            opened.organism,
+            opened.kind,
+            opened,
+            choice.rows,
+            choice,
+            opened.stamp(),
         )
+        repeated = opened.n_cells - len(set(counts.obs_names))
+        if repeated:
+            counts.notes.append(f"{repeated} cells share a name with another; cells are told apart by position.")
+        return counts
     except BaseException:
         opened.stack.close()
         raise
@@ -242,23 +243,39 @@ def _open_source(source: "str | Path | AnnData", genome: str | None) -> Source:
         if module is None or not isinstance(source, module.AnnData):
             msg = f"{type(source).__name__} given; a path or an AnnData is needed."
             raise UsageError(msg)
+        if genome is not None:
+            msg = f"AnnData object: genome={genome!r} is for 10x files; leave it out."
+            raise UsageError(msg)
         return loaded_source(source)
     path = Path(source)
     container = container_of(path)
-    with ExitStack() as stack:
-        notes: list[str] = []
-        if container == "10x-folder":
-            opened = folder_source(path, genome=genome, stack=stack)
-        else:
-            store = open_store(path, container, stack, notes)
-            layout = layout_of(store)
-            if layout == "anndata":
-                kind = "h5ad" if container == "hdf5" else container
-                opened = stored_source(store, kind=kind, stack=stack, notes=notes)
-            elif layout == "10x":
-                opened = tenx_source(store, genome=genome, stack=stack, notes=notes)
-            else:
-                opened = legacy_source(store, genome=genome, stack=stack, notes=notes)
-        stack.pop_all()
-        return opened
-    raise AssertionError("unreachable")
+    stack = ExitStack()
+    try:
+        opened = _open_path(path, container, genome, stack)
+    except BaseException:
+        stack.close()
+        raise
+    return replace(opened, stamp=lambda: _stamp(path))
+
+
+def _open_path(path: Path, container: str, genome: str | None, stack: ExitStack) -> Source:
+    if container == "10x-folder":
+        return folder_source(path, genome=genome, stack=stack)
+    notes: list[str] = []
+    store = open_store(path, container, stack, notes)
+    layout = layout_of(store)
+    if layout == "10x":
+        return tenx_source(store, genome=genome, stack=stack, notes=notes)
+    if layout == "10x-legacy":
+        return legacy_source(store, genome=genome, stack=stack, notes=notes)
+    if genome is not None:
+        msg = f"{path}: genome={genome!r} is for 10x files; leave it out."
+        raise UsageError(msg)
+    return stored_source(store, kind="h5ad" if container == "hdf5" else container, stack=stack, notes=notes)
+
+
+def _stamp(path: Path) -> tuple[int, ...]:
+    """Size, time of writing and inode; of the files of a folder together."""
+    files = [path] if path.is_file() else sorted(entry for entry in path.iterdir() if entry.is_file())
+    stats = [entry.stat() for entry in files]
+    return sum(s.st_size for s in stats), max((s.st_mtime_ns for s in stats), default=0), path.stat().st_ino

@@ -73,7 +73,14 @@ def _compiled(function: _Function) -> _Function:
     return result
 
 
-@_compiled
+def _inlined(function: _Function) -> _Function:
+    """Compile into each caller, so that its loop over cells or draws can be vectorised."""
+    compiled: Any = numba.njit(inline="always")(function)
+    result: _Function = compiled
+    return result
+
+
+@_inlined
 def mix64(word: Any) -> Any:
     """The output of SplitMix64 in state `word` (Steele, Lea and Flood, OOPSLA 2014): a strong 64-bit bijection."""
     word = word + np.uint64(0x9E3779B97F4A7C15)
@@ -82,7 +89,7 @@ def mix64(word: Any) -> Any:
     return word ^ (word >> np.uint64(31))
 
 
-@_compiled
+@_inlined
 def philox(counter: Any, key: Any) -> Any:
     """Philox4x32-10: four random 32-bit words of a counter of four and a key of two, all held in uint64."""
     c0, c1, c2, c3 = counter
@@ -94,7 +101,7 @@ def philox(counter: Any, key: Any) -> Any:
     return c0, c1, c2, c3
 
 
-@_compiled
+@_inlined
 def random_words(index: Any, use: Any, key: Any) -> Any:
     """Two random uint64 words: block `index` of a cell's stream for `use`."""
     w0, w1, w2, w3 = philox((index, use, key[1] & _LOW, key[1] >> _32), (key[0] & _LOW, key[0] >> _32))
@@ -122,12 +129,11 @@ def cell_key(genes: Codes, counts: Floats, gene_keys: Words, seed: Any, replicat
 
 @_compiled
 def fill_uniforms(key: Any, uniforms: Floats) -> None:
-    """Fill `uniforms` with numbers in [0, 1): the upper 53 bits of each word, the same on every machine."""
-    for i in range(0, len(uniforms), 2):
-        words = random_words(np.uint64(i // 2), _DRAWS, key)
-        uniforms[i] = np.float64(words[0] >> np.uint64(11)) * 2.0**-53
-        if i + 1 < len(uniforms):
-            uniforms[i + 1] = np.float64(words[1] >> np.uint64(11)) * 2.0**-53
+    """Fill `uniforms`, of even length, with numbers in [0, 1): the upper 53 bits of each word."""
+    for i in range(len(uniforms) // 2):
+        word0, word1 = random_words(np.uint64(i), _DRAWS, key)
+        uniforms[2 * i] = np.float64(word0 >> np.uint64(11)) * 2.0**-53
+        uniforms[2 * i + 1] = np.float64(word1 >> np.uint64(11)) * 2.0**-53
 
 
 @_compiled
@@ -151,7 +157,10 @@ def draw(genes: Codes, cumulative: Floats, uniforms: Floats) -> tuple[Codes, Cod
     advance together, a step at a time. As no uniform reaches 1, no scaled one reaches the total, and genes of weight 0
     are never drawn.
     """
-    scaled, positions = uniforms * cumulative[-1], np.zeros(len(uniforms), dtype=np.int64)
+    scaled = uniforms * cumulative[-1]
+    positions = np.zeros(
+        len(uniforms), dtype=np.uint32
+    )  # unsigned: a signed index costs a test for counting from the end
     left = len(genes)
     while left > 1:
         half = left // 2
@@ -227,9 +236,9 @@ def place_tokens(drawn: Codes, repeats: Codes, spans: Ints, order: Ints, out: Co
 
 @_compiled
 def write_rows(part: tuple[int, int], rows: Rows, genes: Genes, plan: Plan, written: Written) -> None:
-    """Write the sentences of the cells of `part` (first, after the last); cells without a weight are left as they are."""
+    """Write the sentences of cells `part[0]` to before `part[1]`; cells without a weight are left as they are."""
     logs = np.array([np.log1p(np.float64(count)) for count in range(_SMALL)])
-    uniforms, spans = np.empty(plan.draws), np.empty((genes.n_chromosomes, 3), dtype=np.int64)
+    uniforms, spans = np.empty(plan.draws + plan.draws % 2), np.empty((genes.n_chromosomes, 3), dtype=np.int64)
     for cell in range(part[0], part[1]):
         a, b = rows.indptr[cell], rows.indptr[cell + 1]
         present, counts = rows.genes[a:b], rows.counts[a:b]
@@ -238,7 +247,7 @@ def write_rows(part: tuple[int, int], rows: Rows, genes: Genes, plan: Plan, writ
             continue
         key = cell_key(present, counts, genes.keys, plan.seeds[cell], plan.replicate)
         fill_uniforms(key, uniforms)
-        drawn, repeats = draw(present, cumulative, uniforms)
+        drawn, repeats = draw(present, cumulative, uniforms[: plan.draws])
         order = shuffle_chromosomes(key, find_chromosomes(drawn, repeats, genes.chromosomes, spans))
         length, left_out = place_tokens(drawn, repeats, spans, order, written.tokens[cell])
         written.lengths[cell], written.left_out[cell] = length, left_out

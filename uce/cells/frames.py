@@ -44,7 +44,11 @@ def frame_length(store: Store, path: str) -> int | None:
     index = store.find(f"{path}/{_index_name(store, path)}")
     if index is None:
         return None
-    return int(index.shape[0] if hasattr(index, "shape") else store.need_array(f"{path}/{_index_name(store, path)}/values").shape[0])
+    return int(
+        index.shape[0]
+        if hasattr(index, "shape")
+        else store.need_array(f"{path}/{_index_name(store, path)}/values").shape[0]
+    )
 
 
 def read_names(store: Store, path: str) -> Names:
@@ -73,7 +77,7 @@ def read_column(store: Store, path: str, name: str) -> Names:
     node = store.need(where)
     if hasattr(node, "shape"):
         values = read_vector(store, node, where)
-        categories = _linked_categories(store, node)
+        categories = _linked_categories(store, node, where)
         if categories is None:
             return to_text(values, f"{store.file}: {where}")
         return _decode(store, values, categories, where)
@@ -90,17 +94,19 @@ def read_column(store: Store, path: str, name: str) -> Names:
     raise InputError(msg)
 
 
-def _linked_categories(store: Store, node: Any) -> npt.NDArray[Any] | None:
+def _linked_categories(store: Store, node: Any, path: str) -> npt.NDArray[Any] | None:
     """Categories that anndata 0.7 kept beside the codes, under a reference (HDF5) or a path (zarr)."""
     link = node.attrs.get("categories")
     if link is None:
         return None
-    target = store.root[link].name if isinstance(link, h5py.Reference) else str(link)
+    # zarr states the path from the frame, HDF5 refers to the array itself.
+    frame = path.rpartition("/")[0]
+    target = store.root[link].name if isinstance(link, h5py.Reference) else f"{frame}/{link}"
     return read_vector(store, store.need_array(target), target)
 
 
 def _decode(store: Store, codes: npt.NDArray[Any], categories: npt.NDArray[Any], where: str) -> Names:
-    names = np.append(to_text(categories, f"{store.file}: {where}"), None)
+    names = np.array([*to_text(categories, f"{store.file}: {where}"), None], dtype=object)
     if codes.size and (codes.min() < -1 or codes.max() >= names.size - 1):
         msg = f"{store.file}: {where} refers to a category that does not exist; the file is damaged."
         raise InputError(msg)

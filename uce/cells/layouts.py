@@ -11,7 +11,7 @@ from scipy import sparse
 from uce.errors import InputError
 
 SLAB_BYTES = 64 << 20  # dense rows held at once
-STREAM_ITEMS = 1 << 20  # numbers of a long vector held at once
+STREAM_ITEMS = 1 << 19  # numbers of a long vector held at once
 
 
 class Rows(Protocol):
@@ -57,7 +57,8 @@ class CompressedRows:
     @property
     def dtype(self) -> np.dtype[Any]:
         """Type of the stored values."""
-        return np.dtype(self.data.dtype)
+        dtype: np.dtype[Any] = np.dtype(self.data.dtype)
+        return dtype
 
     def block(self, start: int, stop: int) -> sparse.csr_matrix:
         """Rows `start` to `stop` as CSR."""
@@ -128,7 +129,8 @@ class DenseRows:
     @property
     def dtype(self) -> np.dtype[Any]:
         """Type of the stored values."""
-        return np.dtype(self.array.dtype)
+        dtype: np.dtype[Any] = np.dtype(self.array.dtype)
+        return dtype
 
     @property
     def slab_rows(self) -> int:
@@ -215,3 +217,31 @@ class SelectedColumns:
         keep = targets >= 0
         bounds = np.concatenate([[0], np.cumsum(keep)])[whole.indptr]
         return sparse.csr_matrix((whole.data[keep], targets[keep], bounds), shape=(stop - start, self.n_columns))
+
+
+@dataclass(frozen=True)
+class PickedRows:
+    """Some rows of another matrix, in any order and repeated at will, and some of its columns."""
+
+    rows: Rows
+    cells: npt.NDArray[np.int64]
+    genes: npt.NDArray[np.int64] | None = None
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Picked cells, picked genes."""
+        return self.cells.size, self.rows.shape[1] if self.genes is None else self.genes.size
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of the stored values."""
+        return self.rows.dtype
+
+    def block(self, start: int, stop: int) -> sparse.csr_matrix:
+        """Picked rows `start` to `stop` as CSR; neighbours are read together."""
+        wanted, place = np.unique(self.cells[start:stop], return_inverse=True)
+        runs = np.split(wanted, np.flatnonzero(np.diff(wanted) > 1) + 1) if wanted.size else []
+        empty = self.rows.block(0, 0)
+        stacked = sparse.vstack([empty, *(self.rows.block(run[0], run[-1] + 1) for run in runs)], format="csr")
+        picked = stacked[place]
+        return picked if self.genes is None else picked[:, self.genes]

@@ -11,7 +11,8 @@ from uce.cells.counts import Counts
 from uce.errors import InputError
 from uce.files import shorten
 from uce.genes.catalogue import canonical_species, find_species
-from uce.genes.resolver import Resolution, check_coverage, choose_column, resolve
+from uce.genes.columns import choose_column, names_in
+from uce.genes.resolver import Resolution, check_coverage, resolve
 from uce.genes.species import detect_species
 from uce.genes.tables import GeneTable, load_gene_table
 
@@ -48,11 +49,11 @@ class Match:
 
     def sentence(self) -> str:
         """One line for people."""
-        found = int((self.resolution.rows >= 0).sum())
-        column = "the gene names" if self.resolution.column == "index" else f"var column {self.resolution.column!r}"
+        facts = self.report
+        column = "the gene names" if facts["column"] == "index" else f"var column {facts['column']!r}"
         return (
-            f"species: {self.table.species} ({self.reason}); {found:,} of {len(self.resolution.rows):,} genes resolved "
-            f"by {column}, with {self.report['counts_covered']:.1%} of the counts"
+            f"species: {self.table.species} ({self.reason}); {facts['resolved']:,} of {facts['names']:,} genes "
+            f"resolved by {column}, with {facts['counts_resolved']:.1%} of the counts"
         )
 
 
@@ -132,10 +133,17 @@ def _match(
         name, reason = species, "as given"
     table = load_gene_table(name, encoder=encoder)
     column = choose_column(counts.var, table, column=gene_column, file=counts.file)
-    names = counts.var.index if column == "index" else counts.var[column]
-    names = names.astype(str).to_list()
-    resolution = resolve(names, table, column=column)
-    warnings = () if mixed else check_coverage(resolution, names, table, file=counts.file, column_counts=totals)
+    names = names_in(counts.var, column)
+    resolution = resolve(names, table, column=column, file=counts.file)
+    # Where cells of several species share a matrix, no species explains all of its counts.
+    warnings = check_coverage(
+        resolution,
+        names,
+        table,
+        file=counts.file,
+        column_counts=totals if totals.any() and not mixed else None,
+        cell_names=counts.obs_names[:5000].tolist(),
+    )
     return Match(table, resolution, reason, resolution.report(names, totals), tuple(warnings))
 
 

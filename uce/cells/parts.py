@@ -125,7 +125,7 @@ class Parts:
             The file is damaged.
         """
         try:
-            with np.load(self._path(number), allow_pickle=False) as stored:
+            with self._path(number).open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
                 return Block(**{f.name: stored[f.name] for f in fields(Block)})
         except (ValueError, KeyError, OSError, zipfile.BadZipFile) as error:
             msg = f"{self._path(number)}: damaged. Delete this file and run again; the other blocks are kept."

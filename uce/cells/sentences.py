@@ -6,7 +6,8 @@ proportion to log1p(count); CLS, then for each chromosome drawn, in random order
 
 What the published code leaves to one unseeded stream is here a pure function of the cell: draws and order come from a
 counter-based generator keyed by the seed and an order-free hash of the (gene, count) pairs. So neither the file, nor
-the other cells, nor the columns without a gene, nor the number of threads can change a sentence.
+the other cells, nor the columns without a gene, nor the number of threads can change a sentence. It is the same for
+the same gene table: chromosomes are shuffled by a hash of the cell key and their code, and the code is the table's.
 """
 
 from concurrent.futures import ThreadPoolExecutor
@@ -15,11 +16,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.sparse import csr_matrix
 
 from uce.errors import InputError, UsageError
 
 if TYPE_CHECKING:
+    from scipy.sparse import csr_matrix
+
     from uce.cells.drawing import Rows
 
 _MASK64 = (1 << 64) - 1
@@ -66,7 +68,7 @@ class Sentences:
 
 
 def cell_keys(
-    counts: csr_matrix,
+    counts: "csr_matrix",
     gene_keys: npt.NDArray[np.uint64],
     *,
     seed: int | npt.NDArray[np.uint64] = 0,
@@ -88,12 +90,13 @@ def cell_keys(
     from uce.cells.drawing import key_rows
 
     keys = np.empty((counts.shape[0], 2), dtype=np.uint64)
-    key_rows(_rows(counts, None), _words(gene_keys), _seeds(seed, len(keys)), _word(replicate), keys)
+    rows = _rows(counts, len(gene_keys), exclude=None)
+    key_rows(rows, _words(gene_keys), _seeds(seed, len(keys)), _word(replicate), keys)
     return keys
 
 
 def write_sentences(
-    counts: csr_matrix,
+    counts: "csr_matrix",
     gene_chromosomes: npt.NDArray[np.integer[Any]],
     gene_keys: npt.NDArray[np.uint64],
     *,
@@ -136,9 +139,9 @@ def write_sentences(
 
     from uce.cells.drawing import Genes, Plan, Written, write_rows
 
-    rows, cells = _rows(counts, exclude), counts.shape[0]
+    codes = _chromosome_codes(gene_chromosomes, len(gene_keys))
+    rows, cells = _rows(counts, len(codes), exclude=exclude), counts.shape[0]
     _check_counts(rows)
-    codes = _chromosome_codes(gene_chromosomes)
     genes = Genes(codes, _words(gene_keys), _count_chromosomes(codes, n_chromosomes))
     plan = Plan(rule.draws, _seeds(seed, cells), _word(replicate))
     tokens = np.zeros((cells, _longest(rule, genes.n_chromosomes)), dtype=np.int32)
@@ -170,7 +173,10 @@ def arrange(
     """
     from uce.cells.drawing import find_chromosomes, place_tokens
 
-    codes = _chromosome_codes(gene_chromosomes)
+    codes = _chromosome_codes(gene_chromosomes, len(gene_chromosomes))
+    if np.any((drawn < 0) | (drawn >= len(codes))):
+        msg = f"drawn: ranks from {drawn.min()} to {drawn.max()} found; there are {len(codes)} genes."
+        raise ValueError(msg)
     genes, repeats = (numbers.astype(np.int32) for numbers in np.unique(drawn, return_counts=True))
     spans = np.empty((_count_chromosomes(codes, n_chromosomes), 3), dtype=np.int64)
     found = find_chromosomes(genes, repeats, codes, spans)
@@ -187,9 +193,12 @@ def _longest(rule: SentenceRule, n_chromosomes: int) -> int:
     return min(rule.max_tokens, 1 + rule.draws + 2 * min(rule.draws, n_chromosomes))
 
 
-def _rows(counts: csr_matrix, exclude: npt.NDArray[np.bool_] | None) -> "Rows":
+def _rows(counts: "csr_matrix", genes: int, *, exclude: npt.NDArray[np.bool_] | None) -> "Rows":
     from uce.cells.drawing import Rows
 
+    if counts.shape[1] != genes:
+        msg = f"counts: {counts.shape[1]} columns found; the vocabulary has {genes} genes."
+        raise ValueError(msg)
     if not counts.has_canonical_format:
         msg = "counts: columns unsorted or repeated within a row; call counts.sum_duplicates() first."
         raise ValueError(msg)
@@ -216,10 +225,10 @@ def _check_counts(rows: "Rows") -> None:
     raise InputError(msg)
 
 
-def _chromosome_codes(gene_chromosomes: npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.int32]:
+def _chromosome_codes(gene_chromosomes: npt.NDArray[np.integer[Any]], genes: int) -> npt.NDArray[np.int32]:
     codes = np.ascontiguousarray(gene_chromosomes, dtype=np.int32)
-    if np.any(codes[1:] < codes[:-1]):
-        msg = "gene_chromosomes: codes do not ascend; give the genes in rank order."
+    if codes.shape != (genes,) or np.any(codes[1:] < codes[:-1]) or codes.min(initial=0) < 0:
+        msg = f"gene_chromosomes: give a code from 0 for each of the {genes} genes, ascending: genes in rank order."
         raise ValueError(msg)
     return codes
 

@@ -77,8 +77,8 @@ def organism_of(values: dict[str, Any], column: Callable[[str], npt.NDArray[np.o
     """The organism a file states in uns or, for all cells alike, in obs; None if it states none."""
     for key in ("organism", "species", "organism_ontology_term_id"):
         if isinstance(stated := values.get(key), str) and stated:
-            return stated
+            return stated.removeprefix("NCBITaxon:")
         found = column(key)
         if found is not None and found.size and len(single := set(found.tolist()) - {None}) == 1:
-            return str(single.pop())
+            return str(single.pop()).removeprefix("NCBITaxon:")
     return None

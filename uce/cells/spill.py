@@ -14,7 +14,7 @@ import numpy.typing as npt
 from uce.cells.layouts import STREAM_ITEMS, CompressedRows, check_columns
 from uce.errors import InputError, StorageError
 
-BUCKET_BYTES = 64 << 20
+BUCKET_BYTES = 32 << 20
 
 Triplets = Iterable[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[Any]]]
 
@@ -54,7 +54,7 @@ def spill_rows(
     """Write entries in any order as CSR into a temporary folder that `stack` removes.
 
     Entries go to one file per range of rows, then each file is sorted by row (stable, so the order within a row is
-    the order of arrival). Memory: one bucket of about 64 MB.
+    the order of arrival). Memory: one bucket of about 32 MB.
 
     Raises
     ------
@@ -122,8 +122,8 @@ def _check_room(folder: Path, needed: int, where: str) -> None:
 
 
 def check_positions(rows: npt.NDArray[np.int64], n_rows: int, where: str) -> None:
-    """Raise InputError if a row index of a text matrix lies outside it."""
+    """Raise InputError if a zero-based index of a text matrix lies outside it."""
     if rows.size and (rows.min() < 0 or rows.max() >= n_rows):
         wrong = int(rows.min() if rows.min() < 0 else rows.max())
-        msg = f"{where}: entry for cell {wrong + 1}, but there are {n_rows} cells; the file is damaged."
+        msg = f"{where} {wrong + 1} where there are {n_rows}; the file is damaged."
         raise InputError(msg)

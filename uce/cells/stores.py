@@ -1,7 +1,8 @@
 """Reading elements of an HDF5 file or a zarr store without trusting it: links, bombs, missing filters."""
 
 import re
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -10,8 +11,10 @@ from typing import Any
 import h5py
 import numpy as np
 import numpy.typing as npt
+from scipy import sparse
 
-from uce.errors import InputError
+from uce.cells.layouts import Rows
+from uce.errors import InputError, UceError
 from uce.files import printable, shorten
 
 LARGEST_RATIO = 1e5  # bytes once read to bytes of the whole file
@@ -123,7 +126,7 @@ class Store:
             raise InputError(msg)
 
     def _check_size(self, array: Any, path: str) -> None:
-        if self.size is None or array.dtype.kind == "O" or not hasattr(array.dtype, "itemsize"):
+        if self.size is None:
             return
         logical = int(np.prod([int(n) for n in array.shape], dtype=object)) * array.dtype.itemsize
         if logical > LARGEST_RATIO * max(1, self.size):
@@ -136,11 +139,57 @@ class Store:
 
 def read_vector(store: Store, array: Any, path: str, part: slice = slice(None)) -> npt.NDArray[Any]:
     """A slice of an array on disk, with a clear error for damaged bytes."""
-    try:
+    with reading(f"{store.file}: {path}"):
         return np.asarray(array[part])
+
+
+@contextmanager
+def reading(what: str) -> Iterator[None]:
+    """Turn the errors of h5py, zarr and their codecs on damaged bytes into an InputError about `what`."""
+    try:
+        yield
+    except UceError:
+        raise
     except READ_ERRORS as error:
-        msg = f"{store.file}: {path} cannot be read ({printable(str(error), limit=120)}); the file is damaged."
+        reason = printable(str(error), limit=120)
+        msg = f"{what} cannot be read ({reason}); the file is damaged, fetch or write it again."
         raise InputError(msg) from error
+
+
+def check_chunks(store: Store, *paths: str) -> None:
+    """Raise InputError if a chunk of the vectors of a sparse zarr matrix is missing: zarr would read zeros instead.
+
+    A vector of one chunk may rightly be all zeros (the indices of one gene), and is not checked.
+    """
+    for path in paths:
+        array = store.need_array(path)
+        there, needed = array.nchunks_initialized, array.nchunks
+        if needed > 1 and there < needed:
+            msg = f"{store.file}: {path} has {there} of {needed} chunks; an incomplete copy? Fetch it again."
+            raise InputError(msg)
+
+
+@dataclass(frozen=True)
+class GuardedRows:
+    """Rows of another matrix; bytes that cannot be decoded are the user's damaged file, not a bug."""
+
+    rows: Rows
+    file: str
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Cells, genes."""
+        return self.rows.shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of the stored values."""
+        return self.rows.dtype
+
+    def block(self, start: int, stop: int) -> sparse.csr_matrix:
+        """Rows `start` to `stop` as CSR."""
+        with reading(f"{self.file}: rows {start} to {stop}"):
+            return self.rows.block(start, stop)
 
 
 def _plain(value: Any) -> Any:

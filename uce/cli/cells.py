@@ -6,10 +6,10 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from uce.cli.parsers import Commands, add_command
+
 if TYPE_CHECKING:
     from uce.embedding import Outcome
-
-Commands = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
 def add_commands(commands: Commands) -> None:
@@ -18,15 +18,6 @@ def add_commands(commands: Commands) -> None:
     _add_check(commands)
     _add_verify(commands)
     _add_demo(commands)
-
-
-def _command(commands: Commands, name: str, summary: str, example: str) -> argparse.ArgumentParser:
-    return commands.add_parser(
-        name,
-        help=summary,
-        description=summary[0].upper() + summary[1:] + ".",
-        epilog=f"example: {example}",
-    )
 
 
 def _whole_or_auto(text: str) -> int | str:
@@ -54,8 +45,8 @@ def _add_source(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_embed(commands: Commands) -> None:
-    parser = _command(
-        commands, "embed", "write the cell vectors of a file", "uce embed pbmc.h5ad --species human --umap pbmc.png"
+    parser = add_command(
+        commands, "embed", "write the cell vectors of a file", example="embed pbmc.h5ad --species human --umap pbmc.png"
     )
     parser.add_argument("input", help=".h5ad, AnnData .zarr, 10x .h5 or 10x matrix folder with raw counts")
     parser.add_argument("-o", "--output", help="result file (INPUT.uce.h5ad in the current folder)")
@@ -88,6 +79,9 @@ def _run_embed(args: argparse.Namespace) -> int:
     if args.umap:
         refuse_overwrite(args.umap, overwrite=args.overwrite)
     from uce.embedding import embed_file
+    from uce.plotting import check_columns
+
+    check_columns(args.input, args.color)
 
     outcome = embed_file(
         args.input,
@@ -146,8 +140,8 @@ def plain(value: Any) -> Any:
 
 
 def _add_check(commands: Commands) -> None:
-    parser = _command(
-        commands, "check", "say whether a file can be embedded, before any work", "uce check pbmc.h5ad --json"
+    parser = add_command(
+        commands, "check", "say whether a file can be embedded, before any work", example="check pbmc.h5ad --json"
     )
     parser.add_argument("input", help="the file or folder with the cells")
     _add_source(parser)
@@ -175,8 +169,8 @@ def _run_check(args: argparse.Namespace) -> int:
 
 
 def _add_verify(commands: Commands) -> None:
-    parser = _command(
-        commands, "verify", "recompute a sample of cells of a result and compare", "uce verify pbmc.uce.h5ad"
+    parser = add_command(
+        commands, "verify", "recompute a sample of cells of a result and compare", example="verify pbmc.uce.h5ad"
     )
     parser.add_argument("input", help="a .h5ad that uce has written")
     parser.add_argument("--key", default="X_uce", help="which obsm to verify (X_uce)")
@@ -196,8 +190,8 @@ def _run_verify(args: argparse.Namespace) -> int:
 
 
 def _add_demo(commands: Commands) -> None:
-    parser = _command(
-        commands, "demo", "embed the 700 blood cells that travel inside scanpy, and draw them", "uce demo -o demo"
+    parser = add_command(
+        commands, "demo", "embed the 700 blood cells that travel inside scanpy, and draw them", example="demo -o demo"
     )
     parser.add_argument("-o", "--output", default="uce-demo", help="name of the results, without ending (uce-demo)")
     parser.add_argument("--overwrite", action="store_true", help="replace earlier results")

@@ -3,20 +3,15 @@
 import argparse
 import json
 
-Commands = "argparse._SubParsersAction[argparse.ArgumentParser]"
+from uce.cli.parsers import Commands, add_command
 
 
 def add_commands(commands: Commands) -> None:
     """Add the commands of this room to the parser."""
-    parser = commands.add_parser(
-        "species",
-        help="list and show the gene tables",
-        description="List the species that can be embedded, and show a gene table.",
-        epilog="example: uce species show human",
-    )
+    parser = add_command(commands, "species", "list and show the gene tables", example="species show human")
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
-    listing = actions.add_parser("list", help="species with a gene table", epilog="example: uce species list --json")
-    show = actions.add_parser("show", help="what a gene table holds", epilog="example: uce species show human")
+    listing = add_command(actions, "list", "list the species with a gene table", example="species list --json")
+    show = add_command(actions, "show", "say what a gene table holds", example="species show human")
     show.add_argument("species", help="name of a species, or path of a gene table")
     for action in (listing, show):
         action.add_argument("--encoder", default="orthogroups-v1", help="kind of gene vectors (orthogroups-v1)")
@@ -27,11 +22,11 @@ def add_commands(commands: Commands) -> None:
 
 def _run_list(args: argparse.Namespace) -> int:
     from uce.genes.catalogue import catalogue
-    from uce.genes.tables import list_species
+    from uce.genes.tables import available_species
 
     rows = [
         {"species": name, "name": catalogue()[name].label if name in catalogue() else "", "encoder": args.encoder}
-        for name in list_species(encoder=args.encoder)
+        for name in available_species(encoder=args.encoder)
     ]
     if args.json:
         print(json.dumps(rows, indent=1))
@@ -44,7 +39,8 @@ def _run_list(args: argparse.Namespace) -> int:
 
 
 def _run_show(args: argparse.Namespace) -> int:
-    from uce.genes.tables import describe, load_gene_table
+    from uce.genes.summary import describe
+    from uce.genes.tables import load_gene_table
 
     facts = describe(load_gene_table(args.species, encoder=args.encoder))
     if args.json:

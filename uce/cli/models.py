@@ -4,17 +4,12 @@ import argparse
 import json
 from pathlib import Path
 
-Commands = "argparse._SubParsersAction[argparse.ArgumentParser]"
+from uce.cli.parsers import Commands, add_command
 
 
 def add_commands(commands: Commands) -> None:
     """Add the commands of this room to the parser."""
-    parser = commands.add_parser(
-        "models",
-        help="list, show, import and download models",
-        description="The models on this machine, and how to get more. Only `download` uses the network.",
-        epilog="example: uce models show uce-mini",
-    )
+    parser = add_command(commands, "models", "list, show, import and download models", example="models show uce-mini")
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     _add_list(actions)
     _add_show(actions)
@@ -23,7 +18,7 @@ def add_commands(commands: Commands) -> None:
 
 
 def _add_list(actions: Commands) -> None:
-    parser = actions.add_parser("list", help="models that are here or known", epilog="example: uce models list --json")
+    parser = add_command(actions, "list", "list the models that are here or known", example="models list --json")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(run=_run_list)
 
@@ -43,27 +38,28 @@ def _run_list(args: argparse.Namespace) -> int:
 
 
 def _add_show(actions: Commands) -> None:
-    parser = actions.add_parser("show", help="the card of a model", epilog="example: uce models show uce-mini")
+    parser = add_command(actions, "show", "print the card of a model", example="models show uce-mini")
     parser.add_argument("model", help="name or folder")
     parser.add_argument("--json", action="store_true", help="print its configuration as JSON")
     parser.set_defaults(run=_run_show)
 
 
 def _run_show(args: argparse.Namespace) -> int:
-    from uce.model.checkpoint import model_folder
+    from uce.model.folders import find_model
 
-    folder = model_folder(args.model)
+    folder = find_model(args.model)
     name = "config.json" if args.json else "README.md"
     print((folder / name).read_text(encoding="utf-8").rstrip())
     return 0
 
 
 def _add_import(actions: Commands) -> None:
-    parser = actions.add_parser(
-        "import",
-        help="turn the published UCE files into a model folder and gene tables",
-        epilog="example: uce models import 4layer_model.torch --chromosomes species_chrom.csv --offsets "
-        "species_offsets.pkl --proteins protein_embeddings --name uce-4l",
+    example = (
+        "models import 4layer_model.torch --chromosomes species_chrom.csv --offsets species_offsets.pkl "
+        "--proteins protein_embeddings --name uce-4l"
+    )
+    parser = add_command(
+        actions, "import", "turn the published UCE files into a model folder and gene tables", example=example
     )
     parser.add_argument("weights", type=Path, help="the published state dict (.torch)")
     parser.add_argument("--name", required=True, help="name of the model, such as uce-4l")
@@ -97,10 +93,11 @@ def _run_import(args: argparse.Namespace) -> int:
 
 
 def _add_download(actions: Commands) -> None:
-    parser = actions.add_parser(
+    parser = add_command(
+        actions,
         "download",
-        help="fetch the published files of a registered model and import them",
-        epilog="example: uce models download uce-4l",
+        "fetch the published files of a registered model and import them",
+        example="models download uce-4l",
     )
     parser.add_argument("name", help="uce-4l or uce-33l")
     parser.set_defaults(run=_run_download)

@@ -3,16 +3,16 @@
 import argparse
 from pathlib import Path
 
-Commands = "argparse._SubParsersAction[argparse.ArgumentParser]"
+from uce.cli.parsers import Commands, add_command
 
 
 def add_commands(commands: Commands) -> None:
     """Add the commands of this room to the parser."""
-    parser = commands.add_parser(
+    parser = add_command(
+        commands,
         "pretrain",
-        help="train an encoder on counts",
-        description="Train an encoder on the cells a configuration names. A run that was cut short goes on.",
-        epilog="example: uce pretrain configs/uce_mini.yaml --data cells -o runs/mini steps=100",
+        "train an encoder on counts, or go on with a run that was cut short",
+        example="pretrain configs/uce_mini.yaml --data cells -o runs/mini steps=100",
     )
     parser.add_argument("config", type=Path, help="YAML file, see configs/")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings that differ from the file")

@@ -78,6 +78,11 @@ def find_species(name: str) -> str | None:
     return _names().get(_plain(name))
 
 
+def species_label(species: str) -> str:
+    """How messages call a species: "human (homo_sapiens)", or the Latin name alone where nothing else is known."""
+    return f"{catalogue()[species].label} ({species})" if species in catalogue() else species
+
+
 def canonical_species(name: str) -> str:
     """Latin name of the species called `name`: Latin or common name in any case, or the taxonomy id.
 

@@ -34,8 +34,15 @@ def _assemblies() -> dict[str, str]:
     return names | {prefix.replace("_", "-"): name for prefix, name in names.items()}
 
 
+@cache
+def _starts() -> tuple[str, ...]:
+    return tuple(_assemblies())
+
+
 def split_prefix(name: str) -> tuple[str, str]:
     """Species and rest of a name like "GRCh38___CD3E"; ("", name) where no known assembly stands in front."""
+    if not name.startswith(_starts()):
+        return "", name
     found = _prefix_pattern().match(name)
     return (_assemblies()[found[1]], name[found.end() :]) if found else ("", name)
 
@@ -51,7 +58,7 @@ def _id_pattern() -> re.Pattern[str]:
     known = [species for species in catalogue().values() if species.id_pattern]
     patterns = "|".join(f"(?P<{species.name}>{species.id_pattern})" for species in known)
     # The last alternative: ids of the same form of a species that the catalogue does not list.
-    return re.compile(f"(?:{patterns}|(?P<{UNLISTED}>ENS[A-Z]*G\\d{{11}}))(\\.\\d+)?(_PAR_Y)?")
+    return re.compile(f"(?:{patterns}|(?P<{UNLISTED}>ENS(?!SASG)[A-Z]*G\\d{{11}}))(?:\\.\\d+)?(?:_PAR_Y)?")
 
 
 def split_id(name: str) -> tuple[str, str]:
@@ -62,7 +69,7 @@ def split_id(name: str) -> tuple[str, str]:
     found = _id_pattern().fullmatch(name)
     if not found:
         return "", name
-    species = next(key for key, value in found.groupdict().items() if value is not None)
+    species = str(found.lastgroup)
     return species, found[species]
 
 
@@ -101,61 +108,50 @@ def from_spreadsheet(name: str) -> tuple[str, ...] | None:
     return tuple(f"{stem}{number}" for stem in _MONTHS[month])
 
 
-def _matcher(pattern: str, *, flags: int = 0) -> Callable[[str], object]:
-    return re.compile(pattern, flags).search
-
-
-_CLASSES: tuple[tuple[str, Callable[[str], object]], ...] = (
-    ("peak", _matcher(r"^(chr)?[\w.]+[:_-]\d{3,}[-_]\d{3,}$")),
-    (
-        "spike-in",
-        _matcher(r"^(ERCC-?\d+|SIRV\w*|r?_?RNA_?SPIKE\w*|g?Spike-?[Ii]n\w*|ArrayControl\w*)", flags=re.IGNORECASE),
+# What names without a gene in the table look like. Only names that no table has come here, so a pattern may be wide.
+_CLASSES = {
+    "peak": r"(?:chr)?[\w.]+[:_-]\d{3,}[-_]\d{3,}",
+    "spike-in": r"(?i:ERCC[-._]?\d{5}|SIRV\w*|r?_?RNA_?SPIKE\w*|g?Spike-?in\w*|ArrayControl\w*)",
+    "antibody": (
+        r"(?i:.*TotalSeq.*|.*_ADT|ADT[_-].*|.*[_-]Ab|AB_.*|anti-.*|.*IgG\d?[ab]?[_ -]control.*|.*Hashtag.*|HTO.*|"
+        r".*isotype.*)"
     ),
-    (
-        "antibody",
-        _matcher(
-            r"(TotalSeq|_ADT$|^ADT[_-]|[_-]Ab$|^AB_|^anti-|IgG\d?[ab]?[_ -]control|Hashtag|^HTO|isotype)",
-            flags=re.IGNORECASE,
-        ),
+    "transgene": (
+        r"(?i:(?:(?:e?[GYCR]FP|td-?Tomato|tdT|mCherry|mScarlet|DsRed\d?|Venus|ZsGreen\d?|i?Cre(?:ERT2?)?|FLPo?|r?tTA\d?|d?Cas9|"
+        r"Luc(?:iferase)?|lacZ|Neo|Puro)R?(?:[-_ ].*)?)|.*WPRE.*)"
     ),
-    (
-        "transgene",
-        _matcher(
-            r"^(e?[GYCR]FP|td-?Tomato|mCherry|mScarlet|DsRed\d?|Venus|ZsGreen\d?|Cre(ERT2?)?|iCre|FLPo?|WPRE|rtTA\d?|"
-            r"tTA|Cas9|dCas9\w*|Luc(iferase)?|lacZ|NeoR|PuroR|Neo|Puro|bGH\w*|[a-z]?ZsGreen)([-_ ].*)?$",
-            flags=re.IGNORECASE,
-        ),
+    "virus": r"(?i:ENSSASG\d+|SARS[-_ ]?CoV.*|HIV-?\d.*|EBV.*|HHV.*|H?CMV_.*|MN908947.*|NC_045512.*)",
+    "immune-receptor": r"(?i:IG[HKL][VDJCAGME]\w*(?:[-/.].*)?|IGH|TR[ABGD][VDJC]\w*(?:[-/.].*)?)",
+    "noncoding": (
+        # Clones and predicted genes without a name.
+        r"(?:LOC|LINC|FLJ|MGC|HCG|PCAT|CASC|BC|CR|[A-Z]{2})\d+|Gm\d+|(?:21ur|linc|anr)-\d+|\w*Rik\d*|[A-Z]{1,4}\d{5,8}\.\d+|.*lncRNA.*|LINC-.+|"
+        r"(?:RP|CT[A-D]|XX\w*|KB|GS1?|LL\w*|LA16c|CH\d+|yR\w+|WI2|hsa|mmu|DKFZ\w*)-?\d*-.+|"
+        # Kinds of RNA by their names.
+        r"(?i:MIR(?:LET)?-?\d\S*|let-?7\S*|SNO?R[ADN]\S*|SNHG\d\S*|SCARNA\S*|SNAR-\S+|RN[UY]?[0-9]\S*|RNVU\S+|RPPH1|RMRP|7SK.*|"
+        r"[UY]\d*_RNA\S*|U\d+\S*|Metazoa_SRP\S*|Vault\S*|MT[-:.](?:[TR]\S*|\S*rRNA|tRNA\S*)|n-?R5\S*|TTTY\d\S*|\S*RNA:\S+|MTRNR2L\d+|"
+        r"\S*rRNA\S*|PWAR\d*|NCRNA\d+)|"
+        # Antisense, host genes, pseudogenes.
+        r"\S+-(?:AS|IT|OT|DT)\d*|\S+-AS\d-\S+|\S+P\d{0,3}|\S+-[pr]s\d*|\S+Psi(?::\S+)?|\S+(?:HG|OS|AS|OT|hg|os|Ot)\d?|"
+        # The best known long non-coding RNAs; they carry much of the counts.
+        r"(?i:MALAT1|NEAT1|XIST|TSIX|JPX|FTX|MEG3|MEG8|RIAN|MIRG|H19|MIAT|HOTAIR\w*|HOTTIP|PVT1|GAS5|DANCR|NORAD|TERC|CRNDE|PAR-?SN|PAR5|"
+        r"UCA1|DLEU\d|ESRG|FIRRE)"
     ),
-    (
-        "virus",
-        _matcher(
-            r"^(ENSSASG\d+|SARS[-_ ]?CoV.*|HIV-?\d.*|EBV.*|HHV.*|CMV_.*|HCMV.*|MN908947.*|NC_045512.*)",
-            flags=re.IGNORECASE,
-        ),
-    ),
-    (
-        "noncoding",
-        _matcher(
-            r"^(LOC\d+|LINC\d+|FLJ\d+|KIAA\d+P|[A-Z]{1,3}\d{5,6}\.\d+|(RP|CT[A-D]|XX\w*|KB|GS1?|LL\w*|LA16c|yR\w+|WI2|hsa|mmu)-?\d*-.+|"
-            r"Gm\d+|BC\d+|A[A-Z]\d{6}|\w*Rik\d?|MIR(LET)?-?\d*\w*(HG)?|mir-?\w+|let-?7\w*|SNOR[ADN]\w*|SNHG\d+|SCARNA\w*|"
-            r"RN[UY]?[0-9A-Z]*[-_]?\w*|Rn\d+\w*|[UY]\d*(_RNA)?|7SK|Metazoa_SRP|Vault|TTTY\d+\w*|FAM\d+[A-Z]*P|"
-            r"n-?R5\w*|MT-[TR].*|mt-[TR].*|\w*lncRNA.*|asRNA:.+|CR\d+|.*RNA:.+)$|"
-            r"-(AS|IT|OT|DT)\d*$|-AS\d-|P\d{1,3}$|-ps\d*$|(HG|OS|AS)\d?$"
-        ),
-    ),
-)
-# Judged after everything above: what is certain to be no gene name at all.
+}
 _NUMBER = re.compile(r"[+-]?\d+(\.\d+)?")
 _BARCODE = re.compile(r"(?:.*[_:#-])?[ACGT]{10,}(?:[-_.:]\w+)*")
 
 
+@cache
+def _class_pattern() -> re.Pattern[str]:
+    return re.compile("|".join(f"(?P<{kind.replace('-', '_')}>{pattern})" for kind, pattern in _CLASSES.items()))
+
+
 def classify(name: str) -> str:
-    """One word for a name no table has: "noncoding", "spike-in", "antibody", "transgene", ..., else "unknown"."""
-    if not name:
-        return "empty"
-    if _NUMBER.fullmatch(name):
-        return "number"
-    return next((kind for kind, matches in _CLASSES if matches(name)), "unknown")
+    """One word for a name no table has: a key of `_CLASSES` it looks like, "empty", "number", else "unknown"."""
+    if not name or _NUMBER.fullmatch(name):
+        return "number" if name else "empty"
+    found = _class_pattern().fullmatch(name)
+    return next(kind for kind in _CLASSES if found[kind.replace("-", "_")] is not None) if found else "unknown"
 
 
 def looks_like_barcode(name: str) -> bool:
@@ -167,3 +163,14 @@ def share(names: Iterable[str], test: Callable[[str], object]) -> float:
     """Part of `names` for which `test` is true; 0 for no names."""
     outcomes = [bool(test(name)) for name in names]
     return sum(outcomes) / len(outcomes) if outcomes else 0.0
+
+
+def explain_names(names: Sequence[str]) -> str:
+    """What names that are no genes seem to be, and what to do; "" where nothing comes to mind."""
+    if share(names, lambda name: classify(name) == "number") > 0.5:
+        return "The gene names are numbers: they were lost. Give --gene-column with the column that holds them."
+    if share(names, lambda name: classify(name) == "peak") > 0.5:
+        return "This is not a gene matrix: the names look like peaks of open chromatin. Gene counts are needed."
+    if share(names, looks_like_barcode) > 0.5:
+        return "These look like cell names: the matrix may be transposed. Store cells in rows and genes in columns."
+    return ""

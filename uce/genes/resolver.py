@@ -1,24 +1,28 @@
-"""Names in a file -> rows of a gene table, with one word of reason for every name."""
+"""Names in a file -> rows of a gene table, with one word of reason for every name; and whether that is enough."""
 
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from uce.errors import InputError, UsageError
-from uce.files import nearest, printable, shorten
-from uce.genes.catalogue import catalogue
-from uce.genes.index import AMBIGUOUS, NameIndex, name_index
-from uce.genes.names import classify, from_spreadsheet, prefixed_species, split_id, split_prefix, tidy, without_suffix
+from uce.errors import InputError
+from uce.files import printable, shorten
+from uce.genes.catalogue import species_label
+from uce.genes.columns import INDEX, choose_column, names_in
+from uce.genes.lookup import Lookup, name_index
+from uce.genes.names import explain_names, prefixed_species, split_id, split_prefix, tidy
+from uce.genes.species import check_one_species, symbol_matches
 from uce.genes.tables import GeneTable
 
-if TYPE_CHECKING:
-    import pandas as pd
+__all__ = ["MIN_GENES", "MIN_SHARE", "Resolution", "check_coverage", "choose_column", "names_in", "resolve"]
 
-INDEX = "index"
+# Below these a run stops; a panel of fewer genes needs half of its own, and never fewer than _FEWEST.
+MIN_GENES, MIN_SHARE = 500, 0.5
+_FEWEST = 20
+_GOOD_SHARE = 0.8
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,8 +36,9 @@ class Resolution:
     reasons
         (columns,) how a name was found: "id", "symbol", "case", "mangled" (by R or Seurat), "suffix" (added to repeated
         names), "alias", "excel"; or why it was not: "ambiguous", "date" (a spreadsheet's, more than one gene),
-        "unlisted-id" (of this species, without a protein in the table), "other-species", "noncoding", "spike-in",
-        "antibody", "transgene", "virus", "peak", "number", "empty", "unknown".
+        "unlisted-id" (of this species, without a protein in the table), "other-species", "noncoding",
+        "immune-receptor" (a segment, not a gene), "spike-in", "antibody", "transgene", "virus", "peak", "number",
+        "empty", "unknown".
     column
         Column of `var` the names are from, "index" for its index.
     normalised
@@ -51,11 +56,10 @@ class Resolution:
         """How many genes of the table are met, several columns of one gene counted once."""
         return len(np.unique(self.rows[self.rows >= 0]))
 
-    def share(self, column_counts: NDArray[np.float64] | None = None) -> float:
-        """Part of all counts that lies in resolved columns; without `column_counts` (columns,), part of the names."""
-        weights = np.ones(len(self.rows)) if column_counts is None else np.asarray(column_counts, dtype=np.float64)
-        total = float(weights.sum())
-        return float(weights[self.rows >= 0].sum()) / total if total else 0.0
+    def share(self, column_counts: NDArray[np.float64]) -> float:
+        """Part of all counts that lies in resolved columns; `column_counts` (columns,) are their sums. 0 for none."""
+        total = float(column_counts.sum())
+        return float(column_counts[self.rows >= 0].sum()) / total if total else 0.0
 
     def report(self, names: Sequence[str], column_counts: NDArray[np.float64] | None = None) -> dict[str, Any]:
         """Account for every name, and for the counts where `column_counts` (columns,) holds their sums.
@@ -73,7 +77,7 @@ class Resolution:
             "genes": self.n_genes,
             "columns_summed": resolved - self.n_genes,
             "reasons": dict(Counter(self.reasons.tolist()).most_common()),
-            "steps": dict(self.normalised),
+            "steps": {step: n for step, n in self.normalised.items() if n},
             "examples": self._examples(names, column_counts),
         }
         if column_counts is not None:
@@ -98,9 +102,10 @@ def resolve(names: Sequence[str], table: GeneTable, *, column: str = INDEX, file
     """Find the gene of every name.
 
     In this order: the name is tidied (Unicode NFKC, white space, quotes), the prefix of a mixed reference and the
-    version of an id are taken off; then id, symbol, symbol in another case, symbol as R or Seurat writes it, symbol with
-    the suffix of a repeated name (where the bare name stands in the column too), alias or previous symbol (if it points
-    to one gene and is nobody's current symbol), spreadsheet date. A name that fits several genes at a step is ambiguous.
+    version of an id are taken off; then id, symbol, symbol in another case, symbol as R or Seurat writes it, symbol
+    with the suffix of a repeated name (where the bare name stands in the column too), alias or previous symbol (if it
+    points to one gene and is no gene's current symbol), date of a spreadsheet. A name that fits several genes at a step
+    is ambiguous and stays unresolved. Several names may come to one gene: their counts are to be summed.
 
     Raises
     ------
@@ -108,166 +113,140 @@ def resolve(names: Sequence[str], table: GeneTable, *, column: str = INDEX, file
         The names carry prefixes of more than one species, or of another one than the table's.
     """
     steps: Counter[str] = Counter()
-    plain = _without_prefixes(_tidied(names, steps), table, steps, file)
-    lookup = _Lookup(name_index(table), table.species, frozenset(plain), steps)
+    plain = [tidy(name) for name in names]
+    steps["tidied"] = sum(new != old for new, old in zip(plain, names, strict=True))
+    plain = _without_prefixes(plain, table, steps, file)
+    lookup = Lookup(name_index(table), table.species, frozenset(plain), steps)
     found = [lookup.find(name) for name in plain]
     rows = np.array([row for row, _ in found], dtype=np.int64)
     return Resolution(rows, np.array([reason for _, reason in found], dtype=np.str_), column, dict(steps))
 
 
-def _tidied(names: Sequence[str], steps: Counter[str]) -> list[str]:
-    plain = [tidy(name) for name in names]
-    steps["tidied"] += sum(new != old for new, old in zip(plain, names, strict=True))
-    return plain
-
-
 def _without_prefixes(names: list[str], table: GeneTable, steps: Counter[str], file: str) -> list[str]:
     prefixed = prefixed_species(names)
-    check_one_species(prefixed, names, file)
     if not prefixed:
         return names
-    if table.species not in prefixed:
-        label = _label(next(iter(prefixed)))
-        msg = f"{file}: the names carry the prefix of {label} ({shorten(names[:2])}), the gene table is of {_label(table.species)}."
-        raise InputError(f"{msg} Use --species {label}.")
+    check_one_species(prefixed, names, file)
+    (species,) = prefixed
+    if species != table.species:
+        msg = (
+            f"{file}: the names carry the prefix of {species_label(species)} ({shorten(names[:2])}), but the gene table"
+        )
+        raise InputError(f"{msg} is of {species_label(table.species)}. Give --species {species}.")
     split = [split_prefix(name) for name in names]
-    steps["prefix stripped"] += sum(species == table.species for species, _ in split)
-    return [rest if species == table.species else name for name, (species, rest) in zip(names, split, strict=True)]
+    steps["prefix stripped"] = sum(owner == species for owner, _ in split)
+    return [rest if owner == species else name for name, (owner, rest) in zip(names, split, strict=True)]
 
 
-def check_one_species(prefixed: dict[str, int], names: Sequence[str], file: str) -> None:
-    """Refuse a file whose reference joins several species (`prefixed`, as `prefixed_species` counts them).
+def check_coverage(
+    resolution: Resolution,
+    names: Sequence[str],
+    table: GeneTable,
+    *,
+    file: str = "input",
+    column_counts: NDArray[np.float64] | None = None,
+    cell_names: Sequence[str] = (),
+    min_genes: int = MIN_GENES,
+    min_share: float = MIN_SHARE,
+) -> list[str]:
+    """Stop where too little was resolved for an embedding to mean anything.
+
+    At least `min_genes` genes are needed, or half of the names where a file has few (a spatial panel of 300 genes needs
+    150), but never fewer than 20; and `min_share` of the counts where `column_counts` (columns,) is given.
+
+    Parameters
+    ----------
+    names
+        The names that were resolved, as they stand in the file.
+    cell_names
+        Names of cells, to tell a transposed matrix.
+
+    Returns
+    -------
+    Warnings for the user; none when all is well.
 
     Raises
     ------
     InputError
-        More than one species; cells of a mixed sample have to be told apart before they are embedded.
+        Too little was resolved; the message says what the names seem to be, and shows five beside five of the table.
     """
-    if len(prefixed) > 1:
-        counted = ", ".join(f"{_label(species)} on {n:,} names" for species, n in prefixed.items())
-        examples = [next(name for name in names if split_prefix(name)[0] == species) for species in prefixed]
-        msg = f"{file}: the reference joins several species ({counted}; {shorten(examples)})."
+    needed = min(min_genes, max(_FEWEST, len(names) // 2))
+    n_genes = resolution.n_genes
+    share = None if column_counts is None else resolution.share(column_counts)
+    _check_case(resolution, names, table, file)
+    if n_genes < needed or (share is not None and share < min_share):
+        few = (
+            f"only {n_genes:,} genes ({needed:,} are needed)" if n_genes < needed else f"only {share:.1%} of the counts"
+        )
+        start = f"{file}: {few} of {len(names):,} names in {resolution.column} are in the gene table of"
+        cause = _cause(resolution, names, table, cell_names)
+        ways = f"{cause} {_side_by_side(resolution, names, table)}".lstrip()
+        raise InputError(f"{start} {species_label(table.species)}. {ways}")
+    return _warnings(resolution, share, min_genes)
+
+
+def _warnings(resolution: Resolution, share: float | None, min_genes: int) -> list[str]:
+    warnings = []
+    if resolution.n_genes < min_genes:
+        warnings.append(f"only {resolution.n_genes:,} genes were resolved: the embeddings rest on few genes")
+    if share is not None and share < _GOOD_SHARE:
+        lost = Counter(resolution.reasons[resolution.rows < 0].tolist()).most_common(3)
+        reasons = ", ".join(f"{reason} {n:,}" for reason, n in lost)
+        warnings.append(f"only {share:.1%} of the counts lie in resolved genes (names left out: {reasons})")
+    dates = int(np.isin(resolution.reasons, ["excel", "date"]).sum())
+    if dates:
+        warnings.append(f"{dates:,} gene names were turned into dates or numbers by a spreadsheet; some genes are lost")
+    if _mostly_by_case(resolution):
+        warnings.append("most names fit only when upper and lower case are not told apart; is the species right?")
+    return warnings
+
+
+def _mostly_by_case(resolution: Resolution) -> bool:
+    return bool((resolution.reasons == "case").sum() > 0.5 * (resolution.rows >= 0).sum())
+
+
+def _check_case(resolution: Resolution, names: Sequence[str], table: GeneTable, file: str) -> None:
+    """Mouse names fit human genes once case is ignored. Names all in capitals, though, are a habit in any species."""
+    by_case = [names[position] for position in np.flatnonzero(resolution.reasons == "case").tolist()]
+    if not _mostly_by_case(resolution) or sum(name.isupper() for name in by_case) > 0.5 * len(by_case):
+        return
+    other = _best_other(by_case, table)
+    if other and other[1] > 0.5 * len(by_case):
+        msg = (
+            f"{file}: {len(by_case):,} names fit {species_label(table.species)} only when upper and lower case are not"
+        )
         raise InputError(
-            f"{msg} Split the columns by prefix and the cells by species, and embed each part with its --species."
+            f"{msg} told apart; {other[1]:,} are exactly {species_label(other[0])}. Give --species {other[0]}."
         )
 
 
-def _label(species: str) -> str:
-    return catalogue()[species].label if species in catalogue() else species
+def _best_other(names: Sequence[str], table: GeneTable) -> tuple[str, int] | None:
+    found = {name: len(matched) for name, matched in symbol_matches(names).items() if name != table.species}
+    best = max(found, key=lambda name: found[name], default="")
+    return (best, found[best]) if best else None
 
 
-@dataclass
-class _Lookup:
-    index: NameIndex
-    species: str
-    present: frozenset[str]
-    steps: Counter[str]
-
-    def find(self, name: str) -> tuple[int, str]:
-        """Row and reason of a tidied name."""
-        if (row := self.index.ids.get(name)) is not None:
-            return row, "id"
-        if (row := self.index.symbols.get(name)) is not None:
-            self.steps["shared symbol"] += name in self.index.shared_symbols
-            return row, "symbol"
-        owner, stem = split_id(name)
-        if owner and stem != name and (row := self.index.ids.get(stem)) is not None:
-            self.steps["PAR_Y merged" if name.endswith("_PAR_Y") else "version stripped"] += 1
-            return row, "id"
-        row, reason = self._rewritten(name)
-        if row == AMBIGUOUS:
-            return -1, "ambiguous"
-        if row >= 0:
-            return row, reason
-        if owner:
-            return -1, "unlisted-id" if owner == self.species else "other-species"
-        return self._from_date(name)
-
-    def _rewritten(self, name: str) -> tuple[int, str]:
-        index = self.index
-        for reason, row in (("case", index.folded.get(name.lower())), ("mangled", index.mangled.get(name))):
-            if row is not None:
-                return row, reason
-        if (bare := without_suffix(name)) and bare in self.present and (row := self._bare(bare)) is not None:
-            return row, "suffix"
-        for form in (name, name.lower()):
-            if (row := index.aliases.get(form)) is not None:
-                return row, "alias"
-        return -1, ""
-
-    def _bare(self, name: str) -> int | None:
-        index = self.index
-        for row in (index.ids.get(split_id(name)[1]), index.symbols.get(name), index.folded.get(name.lower())):
-            if row is not None:
-                return row
-        return index.aliases.get(name)
-
-    def _from_date(self, name: str) -> tuple[int, str]:
-        symbols = from_spreadsheet(name)
-        if symbols is None:
-            return -1, classify(name)
-        for symbol in symbols:
-            row = self.index.folded.get(symbol.lower(), self.index.aliases.get(symbol, AMBIGUOUS))
-            if row != AMBIGUOUS:
-                return row, "excel"
-        return -1, "date"
+def _cause(resolution: Resolution, names: Sequence[str], table: GeneTable, cell_names: Sequence[str]) -> str:
+    """The likely reason for a poor fit, and what to do."""
+    if text := explain_names(names):
+        return text
+    owners = Counter(owner for name in names if (owner := split_id(split_prefix(tidy(name))[1])[0]))
+    owner, n = max(owners.items(), key=lambda item: item[1], default=("", 0))
+    if n > 0.5 * len(names) and owner != table.species:
+        return f"The ids are of {species_label(owner)} ({shorten(list(names[:2]))}). Give --species {owner}."
+    cells = resolve(cell_names[:5000], table).n_genes if len(cell_names) else 0
+    if cells > max(_FEWEST, resolution.n_genes):
+        return (
+            f"{cells:,} of the cell names are genes: the matrix is transposed. Store cells in rows, genes in columns."
+        )
+    other = _best_other(names, table)
+    if other and other[1] > max(_FEWEST, 2 * resolution.n_genes):
+        return f"The table of {species_label(other[0])} has {other[1]:,} of them. Give --species {other[0]}."
+    return "Give --gene-column if the names are in another column, or --species."
 
 
-def names_in(var: "pd.DataFrame", column: str) -> list[str]:
-    """The names in the index ("index") or a column of `var`, missing ones as ""."""
-    values = var.index.to_series() if column == INDEX else var[column]
-    return [name if isinstance(name, str) else "" if name != name or name is None else str(name) for name in values]
-
-
-def text_columns(var: "pd.DataFrame") -> list[str]:
-    """ "index" and all columns of `var` that hold text."""
-    import pandas as pd
-
-    def holds_text(values: "pd.Series[Any]") -> bool:
-        kind = values.dtype.categories.dtype if isinstance(values.dtype, pd.CategoricalDtype) else values.dtype
-        return pd.api.types.is_object_dtype(kind) or pd.api.types.is_string_dtype(kind)
-
-    return [INDEX, *(str(name) for name in var.columns if name != INDEX and holds_text(var[name]))]
-
-
-def choose_column(var: "pd.DataFrame", table: GeneTable, *, column: str | None = None, file: str = "input") -> str:
-    """The column of `var` with the most genes of `table`, by id or exact symbol; ids win where two are equal.
-
-    Parameters
-    ----------
-    column
-        What the user chose: "index" or a column's name; returned as it is if it exists.
-
-    Raises
-    ------
-    UsageError
-        There is no such column.
-    """
-    if column is not None:
-        return check_column(var, column, file)
-    index = name_index(table)
-    scores = {name: _score(names_in(var, name), index) for name in text_columns(var)}
-    return max(scores, key=lambda name: scores[name])
-
-
-def check_column(var: "pd.DataFrame", column: str, file: str) -> str:
-    """Return `column` if `var` has it.
-
-    Raises
-    ------
-    UsageError
-        It has not; the message lists the columns there are.
-    """
-    if column == INDEX or column in var.columns:
-        return column
-    columns = [INDEX, *map(str, var.columns)]
-    msg = f"{file}: no gene column {printable(column)!r}.{nearest(column, columns)} There are: {shorten(columns)}."
-    raise UsageError(msg)
-
-
-def _score(names: list[str], index: NameIndex) -> tuple[int, int]:
-    """How many genes are met, and how many of them by id."""
-    distinct = {split_prefix(tidy(name))[1] for name in names}
-    by_id = {row for name in distinct if (row := index.ids.get(split_id(name)[1])) is not None}
-    by_symbol = {row for name in distinct if (row := index.symbols.get(name)) is not None}
-    return len(by_id | by_symbol), len(by_id)
+def _side_by_side(resolution: Resolution, names: Sequence[str], table: GeneTable) -> str:
+    lost = [names[position] for position in np.flatnonzero(resolution.rows < 0).tolist()]
+    spaced = np.linspace(0, len(table) - 1, 7).astype(int)[1:-1]
+    genes = [str(table.symbols[row] or table.ids[row]) for row in np.unique(spaced)]
+    return f"Not found: {shorten(lost)}. In the table: {shorten(genes)} ({table.ids[0]})."

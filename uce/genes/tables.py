@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache, cached_property
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -315,6 +316,21 @@ def available_species(*, encoder: str = BUNDLED_ENCODER) -> list[str]:
     """Latin names of all species with a table of this kind, the user's own included, sorted."""
     own = {path.stem for path in (user_folder() / "genes" / encoder).glob("*.h5ad")}
     return sorted(own | set(_bundled_species() if encoder == BUNDLED_ENCODER else ()))
+
+
+def table_names(species: str, *, encoder: str = BUNDLED_ENCODER) -> frozenset[str]:
+    """The symbols of a species' table, and the ids of a user's own one; no vectors are read of bundled tables."""
+    own = user_folder() / "genes" / encoder / f"{species}.h5ad"
+    if own.is_file():
+        table = _cached(own)
+        return frozenset(table.symbols.tolist()) | frozenset(table.ids.tolist())
+    return _bundled_symbols(species)
+
+
+@cache
+def _bundled_symbols(species: str) -> frozenset[str]:
+    with files("uce").joinpath("data", "genes", f"{species}.npz").open("rb") as stream, np.load(stream) as content:
+        return frozenset(content["symbols"].tobytes().decode("utf-8").split("\n"))
 
 
 def _cached(path: Path) -> GeneTable:

@@ -1,18 +1,18 @@
-"""The models there are: installed, bundled, or published and to be downloaded.
-
-This is the only module that speaks to the network, and only `download` and `fetch` do.
+"""The models there are, and fetching those that are published. The only module that speaks to the network.
 
 A download keeps what has arrived in `NAME.part` and goes on from there, so a cut connection or a killed process costs
 nothing. What was published about a file (length, SHA-256 of its two ends) is checked at once; its complete SHA-256 is
 recorded in `sha256.json` beside it on first use, and checked on every later one.
 """
 
+import contextlib
 import hashlib
 import http
 import http.client
 import json
 import os
 import re
+import shutil
 import time
 import urllib.error
 import urllib.request
@@ -20,7 +20,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 from urllib.parse import urlsplit
 
 from uce import __version__
@@ -28,9 +27,8 @@ from uce.errors import ModelError, StorageError
 from uce.files import check_writable, nearest, sha256_file, shorten, user_folder, write_json
 from uce.locks import lock
 from uce.model.archives import unpack
-from uce.model.registry import RegisteredModel, RemoteFile, registry
+from uce.model.registry import KnownModel, RegisteredModel, RemoteFile, list_models, registered_models, registry
 
-_BUNDLED = Path(__file__).parents[1] / "data"
 _END_BYTES = 8192  # the published check values are SHA-256 over the first and the last 8,192 bytes
 _CHUNK_BYTES = 1 << 16
 _TIMEOUT_SECONDS = 60.0
@@ -38,43 +36,7 @@ _PAUSES_SECONDS = (1.0, 3.0, 10.0, 30.0)  # before each new try that follows one
 _RETRIED_STATUS = {408, 425, 429, 500, 502, 503, 504}
 
 
-@dataclass(frozen=True)
-class KnownModel:
-    """One line of `uce models list`."""
-
-    name: str
-    state: Literal["installed", "bundled", "registered"]
-    path: Path | None
-    """The model folder; None where the model has not been downloaded."""
-    summary: str
-
-
-def registered_models() -> dict[str, RegisteredModel]:
-    """The published models by name; nothing is fetched."""
-    return dict(registry())
-
-
-def list_models() -> list[KnownModel]:
-    """Installed models, then bundled ones, then published ones that are not installed; each name once.
-
-    An installed model hides a bundled one of the same name, as it does in `load_model`.
-    """
-    places: list[tuple[Literal["installed", "bundled"], Path]] = [
-        ("installed", user_folder() / "models"),
-        ("bundled", _BUNDLED / "models"),
-    ]
-    known: dict[str, KnownModel] = {}
-    for state, place in places:
-        for config in sorted(place.glob("*/config.json")):
-            name = config.parent.name
-            known.setdefault(name, KnownModel(name, state, config.parent, _summary(name)))
-    for name, model in registry().items():
-        known.setdefault(name, KnownModel(name, "registered", None, model.summary))
-    return list(known.values())
-
-
-def _summary(name: str) -> str:
-    return registry()[name].summary if name in registry() else ""
+__all__ = ["KnownModel", "download", "fetch", "list_models", "registered_models"]
 
 
 def download(name: str, *, base_url: str | None = None, progress: bool = True) -> Path:
@@ -114,6 +76,8 @@ def download(name: str, *, base_url: str | None = None, progress: bool = True) -
     with lock(folder / ".lock"):
         if (installed / "config.json").is_file():
             return installed
+        for file in model.files:
+            _reuse(file, folder)
         check_writable(folder, needed_bytes=_missing_bytes(model, folder))
         for file in model.files:
             _obtain(file, f"{base_url or model.address}/{file.id}", folder, progress=progress)
@@ -154,10 +118,36 @@ def _obtain(file: RemoteFile, url: str, folder: Path, *, progress: bool) -> None
     write_json(record, known)
 
 
+def _reuse(file: RemoteFile, folder: Path) -> None:
+    """Link the file from another model's downloads, where it is: the published models share most of their gigabytes."""
+    others = [] if (folder / file.name).exists() else folder.parent.glob(f"*/{file.name}")
+    for other in others:
+        with contextlib.suppress(OSError):  # no such links on this disk: it is fetched again
+            (folder / file.name).hardlink_to(other)
+            return
+
+
 def _install(model: RegisteredModel, folder: Path) -> Path:
     from uce.model.published import import_published
 
-    raise NotImplementedError
+    proteins = folder / "protein_embeddings"
+    shutil.rmtree(proteins, ignore_errors=True)
+    archive = folder / "protein_embeddings.tar.gz"
+    unpack(archive, proteins, names=[protein.name for protein in model.proteins], max_bytes=model.unpacked_bytes)
+    for protein in model.proteins:
+        if _ends_sha256(proteins / protein.name) != protein.ends_sha256:
+            msg = f"{archive}: {protein.name} is not the published one. Delete the archive and download it again."
+            raise ModelError(msg)
+    installed = import_published(
+        folder / model.weights.name,
+        chromosomes=folder / "species_chrom.csv",
+        offsets=folder / "species_offsets.pkl",
+        proteins=proteins,
+        name=model.name,
+        tokens=folder / "all_tokens.torch",
+    )
+    shutil.rmtree(proteins)
+    return installed
 
 
 def fetch(

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from uce.cells.sentences import SentenceRule
 from uce.errors import ModelError, OutputExistsError, StorageError
-from uce.files import atomic_path, printable, refuse_overwrite, sha256_file, shorten, write_json
+from uce.files import atomic_path, check_writable, printable, refuse_overwrite, sha256_file, shorten, write_json
 from uce.model.card import card
 from uce.model.encoder import Encoder, ModelConfig
 from uce.model.folders import (
@@ -164,10 +164,11 @@ def save_model(
     folder = refuse_overwrite(folder, overwrite=overwrite)
     if folder.exists():
         _refuse_foreign(folder)
+    check_writable(folder.parent)
     check_rule(encoder.config, rule, folder)
     tensors = _tensors(encoder, specials, chromosome_vectors or {}, folder)
     with atomic_path(folder) as temporary:
-        temporary.mkdir(parents=True)
+        temporary.mkdir()
         _write_weights(temporary / "model.safetensors", tensors, list(chromosome_vectors or {}))
         facts = {
             "format": FORMAT,

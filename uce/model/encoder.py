@@ -112,8 +112,10 @@ class Encoder(nn.Module):
         )
         if config.positions == "sinusoidal":
             # A saved buffer: published models bring their own table, which float32 rounding makes theirs alone.
-            self.register_buffer("positions", sinusoidal_positions(config.max_tokens, dim))
-        initialise(self)
+            self.register_buffer("positions", torch.empty(config.max_tokens, dim))
+        # A loader builds on the meta device, where nothing can be drawn, and brings the weights.
+        if not self.projection.weight.is_meta:
+            initialise(self)
 
     def project(self, vectors: Tensor) -> Tensor:
         """Gene vectors to the width of the encoder: unit length, Linear, GELU, LayerNorm, times sqrt(D).
@@ -259,6 +261,7 @@ def initialise(encoder: Encoder) -> None:
     LayerNorm                               1
     LayerNorm of the projection, "pre"      1 / sqrt(D): nothing shrinks the sum of the branches later
     every bias                              0
+    table of positions                      as published, see `sinusoidal_positions`
     ======================================  =============================================================
     """
     config = encoder.config
@@ -267,6 +270,8 @@ def initialise(encoder: Encoder) -> None:
             _draw(module)
         elif isinstance(module, nn.LayerNorm):
             module.reset_parameters()
+    if config.positions == "sinusoidal":
+        encoder.positions.copy_(sinusoidal_positions(config.max_tokens, config.dim))
     depth = 1 / math.sqrt(2 * config.layers)
     blocks = [block for block in encoder.blocks if isinstance(block, Block)]
     for block in blocks:

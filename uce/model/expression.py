@@ -93,7 +93,7 @@ class ExpressionHead(nn.Module):
         -------
         (B, Q), or (B, G).
         """
-        first, second = torch.split(self.join.weight, self.widths, dim=1)
+        first, second = torch.split(self.join.weight, list(self.widths), dim=1)
         of_cell, of_gene = (first, second) if self.order == "cell-gene" else (second, first)
         cell_part = F.linear(cells, of_cell)[:, None]  # (B, 1, hidden)
         gene_part = F.linear(self.project(vectors), of_gene, self.join.bias)  # (G, hidden)

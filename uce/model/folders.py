@@ -17,6 +17,7 @@ from uce.model.encoder import Encoder, ModelConfig
 
 FORMAT = "uce-model"
 VERSION = 1
+BUNDLED = Path(__file__).parents[1] / "data" / "models"
 FILES = ("config.json", "model.safetensors", "genes.json", "README.md")
 SPECIALS, CHROMOSOMES, ENCODER = "specials", "chromosomes", "encoder."  # names of tensors, and a prefix
 _KEYS = ("format", "version", "model", "rule", "gene_encoder", "sha256", "info")
@@ -40,7 +41,7 @@ def find_model(source: str | Path) -> Path:
         found = f"only {shorten(pickled)}, which could run code when read" if pickled else "no config.json"
         msg = f"{path}: {found}; a model folder holds {', '.join(FILES[:3])}. Published weights: uce models import."
         raise ModelError(msg)
-    places = (user_folder() / "models", Path(__file__).parents[1] / "data" / "models")
+    places = (user_folder() / "models", BUNDLED)
     plain = re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name) is not None
     for place in places:
         if plain and (place / name / "config.json").is_file():

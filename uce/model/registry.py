@@ -1,11 +1,14 @@
-"""What was published of each model: its files, where they are, and what can be checked about them."""
+"""The models there are: installed, bundled, or published; and what is known of the published files."""
 
 import json
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Literal
 
-_REGISTRY = Path(__file__).parents[1] / "data" / "models.json"
+from uce.files import user_folder
+
+_DATA = Path(__file__).parents[1] / "data"
 
 
 @dataclass(frozen=True)
@@ -62,10 +65,21 @@ class RegisteredModel:
         return sum(file.about for file in self.files)
 
 
+@dataclass(frozen=True)
+class KnownModel:
+    """One line of `uce models list`."""
+
+    name: str
+    state: Literal["installed", "bundled", "registered"]
+    path: Path | None
+    """The model folder; None where the model has not been downloaded."""
+    summary: str
+
+
 @cache
 def registry() -> dict[str, RegisteredModel]:
     """The published models by name, from `data/models.json`."""
-    content = json.loads(_REGISTRY.read_text(encoding="utf-8"))
+    content = json.loads((_DATA / "models.json").read_text(encoding="utf-8"))
     files = {
         name: RemoteFile(
             name, facts["id"], facts.get("size"), facts.get("size", facts.get("about")), facts.get("ends_sha256")
@@ -91,3 +105,31 @@ def registry() -> dict[str, RegisteredModel]:
         )
         for name, facts in content["models"].items()
     }
+
+
+def registered_models() -> dict[str, RegisteredModel]:
+    """The published models by name; nothing is fetched."""
+    return dict(registry())
+
+
+def list_models() -> list[KnownModel]:
+    """Installed models, then bundled ones, then published ones that are not installed; each name once.
+
+    An installed model hides a bundled one of the same name, as it does in `load_model`.
+    """
+    places: list[tuple[Literal["installed", "bundled"], Path]] = [
+        ("installed", user_folder() / "models"),
+        ("bundled", _DATA / "models"),
+    ]
+    known: dict[str, KnownModel] = {}
+    for state, place in places:
+        for config in sorted(place.glob("*/config.json")):
+            name = config.parent.name
+            known.setdefault(name, KnownModel(name, state, config.parent, _summary(name)))
+    for name, model in registry().items():
+        known.setdefault(name, KnownModel(name, "registered", None, model.summary))
+    return list(known.values())
+
+
+def _summary(name: str) -> str:
+    return registry()[name].summary if name in registry() else ""

@@ -12,7 +12,7 @@ from uce.cells.counts import open_counts
 from uce.errors import InputError, UsageError
 from uce.files import nearest, sha256_file, shorten
 from uce.genes.catalogue import canonical_species
-from uce.genes.resolver import choose_column, resolve
+from uce.genes.resolver import choose_column, names_in, resolve
 from uce.genes.tables import GeneTable, load_gene_table
 from uce.genes.vocabulary import SPECIALS, Vocabulary, build_vocabulary, chromosome_vector, to_ranks
 
@@ -127,8 +127,7 @@ def read_dataset(
 
     with open_counts(path) as source:
         column = choose_column(source.var, table, column=None, file=source.file)
-        names = source.var.index if column == "index" else source.var[column]
-        rows = resolve([str(item) for item in names], table, column=column).rows
+        rows = resolve(names_in(source.var, column), table, column=column, file=source.file).rows
         blocks = [
             to_ranks(source.read(start, min(start + _BLOCK, source.n_cells)), rows, vocabulary)
             for start in range(0, source.n_cells, _BLOCK)
@@ -136,7 +135,9 @@ def read_dataset(
     counts = vstack(blocks, format="csr") if blocks else None
     filled = np.flatnonzero(np.diff(counts.indptr)) if counts is not None else np.array([])
     if counts is None or not len(filled):
-        msg = f"{path}: no cell has a count in a gene of the table of {table.species}; check the species in the manifest."
+        msg = (
+            f"{path}: no cell has a count in a gene of the table of {table.species}; check the species in the manifest."
+        )
         raise InputError(msg)
     measured = np.zeros(len(table), dtype=bool)
     measured[vocabulary.ranks[rows[rows >= 0]]] = True

@@ -22,7 +22,7 @@ def build_optimizer(module: nn.Module, settings: "OptimizerSettings") -> torch.o
 
 
 def learning_rate(step: int, *, steps: int, settings: "OptimizerSettings") -> float:
-    """Learning rate of the update number `step` (from 0): a linear rise, then a half cosine to `final` times the top."""
+    """Learning rate of the update number `step` (from 0): a linear rise, then a half cosine down to `final` of it."""
     if step < settings.warmup:
         return settings.lr * (step + 1) / settings.warmup
     share = (step - settings.warmup) / max(1, steps - 1 - settings.warmup)

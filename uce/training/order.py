@@ -1,5 +1,7 @@
 """Which cell comes when: sample i is a pure function of (seed, i), so no process or worker holds a state."""
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -9,14 +11,14 @@ Words = NDArray[np.uint64]
 DATASET, CELL, SENTENCE, THIN, HIDE, ASK, DROPOUT = range(7)
 
 
-def words(seed: int, use: int, index: NDArray[np.integer]) -> Words:  # type: ignore[type-arg]
+def words(seed: int, use: int, index: NDArray[np.integer[Any]]) -> Words:
     """(n,) 64 random bits for each of `index`: SplitMix64 (Steele, Lea and Flood, OOPSLA 2014), applied three times."""
     state = _mix(np.array([seed % (1 << 64)], dtype=np.uint64))
     state = _mix(state ^ np.uint64(use))
     return _mix(state ^ _mix(np.asarray(index).astype(np.uint64)))
 
 
-def uniforms(seed: int, use: int, index: NDArray[np.integer]) -> NDArray[np.float64]:  # type: ignore[type-arg]
+def uniforms(seed: int, use: int, index: NDArray[np.integer[Any]]) -> NDArray[np.float64]:
     """(n,) numbers in [0, 1), one for each of `index`."""
     fractions: NDArray[np.float64] = (words(seed, use, index) >> np.uint64(11)).astype(np.float64) * 2.0**-53
     return fractions

@@ -1,1 +1,1 @@
-
+"""Proteomes to gene tables through ESM2."""

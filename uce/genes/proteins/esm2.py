@@ -1,10 +1,9 @@
-"""Proteins to vectors by ESM2 (Lin et al., Science 2023), as fair-esm computes it: mean over residues of the last layer.
+"""Proteins to vectors by ESM2 (Lin et al., Science 2023), as fair-esm runs it: mean of the last layer over residues.
 
 The weights are read here and not by fair-esm's own loader, which unpickles whatever is in the file, downloads by name,
 demands a second file that is not needed and picks the architecture by file name.
 """
 
-import re
 import warnings
 from argparse import Namespace
 from collections.abc import Sequence
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 
 from uce.errors import InputError, ModelError
 from uce.files import printable, sha256_file
+from uce.genes.sources import read_tensors
 
 if TYPE_CHECKING:
     import torch
@@ -67,14 +67,16 @@ def load_esm2(path: str | Path, *, name: str | None = None, device: str = "cpu")
     if not path.is_file():
         msg = f"{path}: no such file; ESM2 weights of fair-esm (.pt) are expected there."
         raise ModelError(msg)
-    data = _read(path)
+    with torch.serialization.safe_globals([Namespace]):  # the settings travel as one; it holds plain values only
+        data = read_tensors(path)
     layers, dim = _check(data, path)
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Regression weights not found")  # contacts are not used
             module, alphabet = load_model_and_alphabet_core("esm2", data, None)
     except (RuntimeError, AttributeError, TypeError, ValueError) as error:
-        msg = f"{path}: the tensors do not fit an ESM2 of {layers} layers, {dim} wide ({printable(str(error), limit=200)})."
+        reason = printable(" ".join(str(error).split()), limit=200)
+        msg = f"{path}: the tensors do not fit an ESM2 of {layers} layers, {dim} wide ({reason}). Get the file again."
         raise ModelError(msg) from error
     tokens = np.full(128, -1, dtype=np.int64)
     for letter in "LAGVSERTIDPKQNFYMHWCXBUZO":
@@ -90,25 +92,6 @@ def load_esm2(path: str | Path, *, name: str | None = None, device: str = "cpu")
         eos=alphabet.eos_idx,
         padding=alphabet.padding_idx,
     )
-
-
-def _read(path: Path) -> Any:
-    import torch
-
-    unpickling_error = torch.serialization.pickle.UnpicklingError  # type: ignore[attr-defined]
-    broken = (OSError, RuntimeError, EOFError, ValueError, KeyError, TypeError, AttributeError, IndexError)
-    try:
-        with torch.serialization.safe_globals([Namespace]):
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except unpickling_error as error:
-        found = re.search(r"GLOBAL (\S+)", str(error))
-        what = f"asks to run {printable(found[1])}" if found else "is not a file of tensors"
-        msg = f"{path}: refused, because it {what}. Get the weights from their publisher."
-        raise ModelError(msg) from error
-    except broken as error:
-        reason = printable(str(error).split("\n")[0], limit=120)
-        msg = f"{path}: cannot be read as ESM2 weights ({reason}). Get the file again."
-        raise ModelError(msg) from error
 
 
 def _check(data: Any, path: Path) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""Proteome files: a FASTA of proteins becomes clean sequences, each with its gene; a GTF or GFF3 gives genes their places.
+"""Proteome files: a FASTA becomes clean proteins, each with its gene; a GTF or GFF3 gives genes their places.
 
 Headers of Ensembl, GENCODE, UniProt, NCBI RefSeq and `>SYMBOL|GENE|ACCESSION|LIST` are told apart record by record.
 """
@@ -55,8 +55,8 @@ def read_proteome(path: str | Path) -> Proteome:
     Raises
     ------
     InputError
-        Not a FASTA file, damaged, nucleotides instead of residues, a letter that is no residue, one id for two different
-        proteins, or no protein that names its gene.
+        Not a FASTA file, damaged, nucleotides instead of residues, a letter that is no residue, one id for two
+        different proteins, or no protein that names its gene.
     """
     path = Path(path)
     proteins: dict[str, Protein] = {}
@@ -77,7 +77,8 @@ def read_proteome(path: str | Path) -> Proteome:
             dropped[reason] += 1
         elif proteins.setdefault(protein.id, protein) is not protein:
             if proteins[protein.id] != protein:
-                msg = f"{path}: record {number}: the id {printable(protein.id)} stands for two different proteins. Rename one."
+                name = printable(protein.id)
+                msg = f"{path}: record {number}: id {name} stands for two different proteins. Rename one."
                 raise InputError(msg)
             dropped["repeated"] += 1
     if _mostly_nucleotides(letters):
@@ -85,7 +86,7 @@ def read_proteome(path: str | Path) -> Proteome:
         raise InputError(msg)
     if not proteins:
         reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(dropped.items()))
-        msg = f"{path}: no usable protein ({reasons}). Give a FASTA whose headers name the gene: Ensembl, GENCODE, UniProt."
+        msg = f"{path}: no usable protein ({reasons}). Headers must name the gene, as Ensembl's and UniProt's do."
         raise InputError(msg)
     return Proteome(tuple(_join_symbols(list(proteins.values()))), dict(dropped))
 
@@ -137,7 +138,7 @@ def _text(path: Path, kind: str) -> Iterator[Iterator[str]]:
     try:
         with path.open("rb") as raw:
             zipped = raw.read(2) == b"\x1f\x8b"
-        with (gzip.open if zipped else open)(path, "rt", encoding="utf-8", errors="replace") as stream:  # type: ignore[operator]
+        with (gzip.open if zipped else open)(path, "rt", encoding="utf-8", errors="replace") as stream:
             yield stream
     except FileNotFoundError as error:
         msg = f"{path}: no such file; {kind} is expected there."
@@ -192,32 +193,32 @@ def read_header(header: str) -> Protein:
         named = re.search(r"\sGN=(\S+)", header)
         return Protein(found[1], "", named[1] if named else "", "")
     if first.startswith("lcl|"):
-        facts = dict(_REFSEQ_CDS.findall(header))
+        facts: dict[str, str] = dict(_REFSEQ_CDS.findall(header))
         return Protein(facts.get("protein_id", first), "", facts.get("gene", facts.get("locus_tag", "")), "")
     if len(fields) == 8:
         return Protein(fields[0], stable_id(fields[2]), fields[6].strip("-"), "")
     if len(fields) == 4:
         return Protein(fields[2] or fields[0], stable_id(fields[1]), fields[0], "")
-    facts = dict(_ENSEMBL_FIELD.findall(header.split(" description:")[0]))
+    facts = dict(_ENSEMBL_FIELD.findall(header.partition(" description:")[0]))
     place = _ENSEMBL_PLACE.search(header)
     chromosome, start = (place[1], int(place[2])) if place else (UNPLACED, 0)
     return Protein(first, stable_id(facts.get("gene", "")), facts.get("gene_symbol", ""), "", chromosome, start)
 
 
 def stable_id(gene: str) -> str:
-    """A gene id without the version that Ensembl ids of vertebrates carry; the second copy of a PAR gene is the first."""
+    """A gene id without the version that vertebrate Ensembl ids carry; a PAR gene's copy on Y is that on X."""
     found = _VERSIONED.fullmatch(gene)
     return found[1] if found else gene
 
 
-# Places
+# Positions
 
 _GTF_ATTRIBUTE = re.compile(r'(gene_id|gene_name)\s+"([^"]*)"')
 _GENE_TYPES = frozenset({"gene", "ncRNA_gene", "pseudogene"})
 
 
-def read_places(path: str | Path) -> dict[str, tuple[str, int]]:
-    """Chromosome and first base (1-based) of every gene of a GTF or GFF3 file, plain or gzip, under its id and its name.
+def read_positions(path: str | Path) -> dict[str, tuple[str, int]]:
+    """Chromosome and first base (1-based) of every gene of a GTF or GFF3 file, under its id and its name.
 
     Only rows of genes are read. Where a gene stands on several sequences, the one with the shortest name wins
     (chromosomes before scaffolds and alternative loci), then the first in the alphabet.

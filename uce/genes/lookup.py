@@ -1,4 +1,4 @@
-"""A gene table's names as dictionaries, built once per table: what a name in a file is looked up in."""
+"""A gene table's names as dictionaries, built once per table, and the order in which a name is looked up in them."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -8,7 +8,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from uce.genes.names import mangled
+from uce.genes.names import UNLISTED, classify, from_spreadsheet, mangled, split_id, without_suffix
 from uce.genes.tables import UNPLACED, GeneTable
 
 # What a dictionary holds for a name that would point to more than one gene.
@@ -92,3 +92,60 @@ def _aliases(table: GeneTable, names: list[str], symbols: dict[str, int]) -> dic
     )
     other = _unique((form, row) for name, row in exact.items() for form in {name.lower(), *_written(name)} - {name})
     return other | exact
+
+
+@dataclass
+class Lookup:
+    """Finds names in one index; `present` are all names of the column, `steps` counts what was done to names.
+
+    Every method that finds gives the row, or -1, and the reason as `resolver.Resolution` lists them.
+    """
+
+    index: NameIndex
+    species: str
+    present: frozenset[str]
+    steps: Counter[str]
+
+    def find(self, name: str) -> tuple[int, str]:
+        """Row and reason of a tidied name without prefix."""
+        if (row := self.index.ids.get(name)) is not None:
+            return row, "id"
+        if (row := self.index.symbols.get(name)) is not None:
+            self.steps["shared symbol"] += name in self.index.shared_symbols
+            return row, "symbol"
+        owner, stem = split_id(name)
+        return self._id(name, owner, stem) if owner else self._symbol(name)
+
+    def _id(self, name: str, owner: str, stem: str) -> tuple[int, str]:
+        if (row := self.index.ids.get(stem)) is not None:
+            self.steps["PAR_Y merged" if name.endswith("_PAR_Y") else "version stripped"] += 1
+            return row, "id"
+        if owner not in (self.species, UNLISTED):
+            return -1, "other-species"
+        row = self.index.aliases.get(stem, -1)
+        return (row, "alias") if row >= 0 else (-1, "unlisted-id")
+
+    def _symbol(self, name: str) -> tuple[int, str]:
+        row, reason = self._rewritten(name)
+        if row is not None:
+            return (-1, "ambiguous") if row == AMBIGUOUS else (row, reason)
+        symbols = from_spreadsheet(name)
+        if symbols is None:
+            return -1, classify(name)
+        rows = [row for symbol in symbols if (row := self._bare(symbol)) is not None and row != AMBIGUOUS]
+        return (rows[0], "excel") if rows else (-1, "date")
+
+    def _rewritten(self, name: str) -> tuple[int | None, str]:
+        index, folded = self.index, name.lower()
+        if (row := index.folded.get(folded)) is not None:
+            return row, "case"
+        if (row := index.mangled.get(name)) is not None:
+            return row, "mangled"
+        if (bare := without_suffix(name)) and bare in self.present and (row := self._bare(bare)) is not None:
+            return row, "suffix"
+        return index.aliases.get(name, index.aliases.get(folded)), "alias"
+
+    def _bare(self, name: str) -> int | None:
+        index = self.index
+        row = index.ids.get(split_id(name)[1], index.symbols.get(name))
+        return index.folded.get(name.lower(), index.aliases.get(name)) if row is None else row

@@ -1,0 +1,86 @@
+"""Promises 6 and 7: nothing that comes with data is run, and nothing is fetched unasked."""
+
+import ast
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import uce
+from uce.errors import ModelError
+
+PACKAGE = Path(uce.__file__).parent
+MAY_LOAD_TENSORS = {"model/published.py", "genes/sources.py", "genes/proteins/esm2.py"}
+MAY_USE_NETWORK = {"model/catalogue.py", "model/transfer.py"}
+NETWORK = {"urllib.request", "http.client", "requests", "ftplib", "httpx"}
+
+
+def sources() -> list[tuple[str, ast.Module]]:
+    return [(path.relative_to(PACKAGE).as_posix(), ast.parse(path.read_text())) for path in PACKAGE.rglob("*.py")]
+
+
+def imported(tree: ast.Module) -> set[str]:
+    names = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return names
+
+
+def test_no_module_can_unpickle_or_run_text() -> None:
+    for name, tree in sources():
+        assert not imported(tree) & {"pickle", "dill", "cloudpickle", "marshal", "shelve", "joblib"}, name
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+                assert node.func.id not in {"eval", "exec"}, name
+
+
+def test_tensors_of_others_are_loaded_as_data_only() -> None:
+    found = set()
+    for name, tree in sources():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) in {"torch.load", "load"}:
+                if ast.unparse(node.func) == "torch.load":
+                    found.add(name)
+                    options = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
+                    assert options.get("weights_only") == "True", name
+    assert found <= MAY_LOAD_TENSORS
+    assert found
+
+
+def test_arrays_of_others_are_loaded_without_objects() -> None:
+    for name, tree in sources():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) == "np.load":
+                options = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
+                assert options.get("allow_pickle") == "False", name
+
+
+def test_one_module_speaks_to_the_network() -> None:
+    speaking = {name for name, tree in sources() if imported(tree) & NETWORK}
+    assert speaking <= MAY_USE_NETWORK
+
+
+def test_a_model_that_is_not_here_is_an_error_that_says_how_to_get_it() -> None:
+    with pytest.raises(ModelError, match="uce models download uce-4l"):
+        uce.load_model("uce-4l")
+
+
+def test_import_is_quick_and_brings_no_torch() -> None:
+    code = "import sys, uce; assert not {'torch', 'anndata', 'scanpy', 'pandas', 'numpy'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("words", [["--help"], ["embed", "--help"], ["--version"], ["embed"]])
+def test_help_and_usage_errors_bring_no_torch(words: list[str]) -> None:
+    code = (
+        "import sys\nfrom uce.cli.main import main\n"
+        f"try:\n    main({words!r})\nexcept SystemExit:\n    pass\n"
+        "assert not {'torch', 'anndata', 'scanpy', 'pandas', 'numpy'} & set(sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=dict(os.environ))
+    assert done.returncode == 0, done.stderr

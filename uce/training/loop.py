@@ -1,0 +1,313 @@
+"""The training loop: one function that reads from top to bottom. `pretrain` is all a user calls."""
+
+import json
+import logging
+import math
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from uce.config import build_config, config_to_dict, write_config
+from uce.errors import OutputExistsError, UsageError
+from uce.files import atomic_path
+from uce.model.checkpoint import save_model
+from uce.model.encoder import Encoder
+from uce.training.batch import Batch, make_batch
+from uce.training.corpus import Corpus, read_corpus
+from uce.training.objectives import OBJECTIVES
+from uce.training.optimizer import Average, build_optimizer, learning_rate, set_learning_rate
+from uce.training.order import DROPOUT, words
+from uce.training.settings import PretrainConfig
+from uce.training.state import Progress, add_state, newest_snapshot, pack, read_state, rotate, snapshot_path, unpack
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+log = logging.getLogger(__name__)
+
+
+class Trainee(nn.Module):
+    """Encoder and objective as one module, so that one wrapper sees every parameter that is used."""
+
+    def __init__(self, config: PretrainConfig) -> None:
+        super().__init__()
+        self.encoder = Encoder(config.model)
+        self.objective = OBJECTIVES[config.objective.name](config.objective, config.model)
+
+    def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Sums over the questions of a batch, see `MaskedObjective`."""
+        projected = self.encoder.project(batch["vectors"])
+        # Each distinct token is projected once; the gather's gradient is a plain sum over its copies.
+        sentences = nn.functional.embedding(batch["tokens"], projected)
+        sums: dict[str, Tensor] = self.objective(self.encoder.encode(sentences, batch["keep"]), batch)
+        return sums
+
+
+def pretrain(config: PretrainConfig, *, out: str | Path) -> Path:
+    """Train an encoder, or continue a run that was interrupted.
+
+    Parameters
+    ----------
+    config
+        All that decides the result.
+    out
+        Folder of the run: `config.yaml`, `log.jsonl` (a line per logged step), `checkpoints/`, and at the end the
+        model folder, named `config.name`. Where it holds an unfinished run of the same configuration, that continues
+        from its newest snapshot, to the same weights, bit for bit, on one kind of CPU and number of processes.
+
+    Returns
+    -------
+    The model folder.
+
+    Raises
+    ------
+    UsageError
+        `out` holds a run of another configuration; or the batch cannot be shared among the processes.
+    OutputExistsError
+        The run in `out` is finished.
+    InputError, ModelError
+        The cells or gene tables cannot be read, see `read_corpus`.
+    """
+    from accelerate import Accelerator
+
+    run, target = Path(out), Path(out) / config.name
+    _check_run(config, run, target)
+    accelerator = Accelerator(mixed_precision=config.precision)
+    if config.batch_size % accelerator.num_processes:
+        msg = f"batch_size = {config.batch_size}: not a multiple of the {accelerator.num_processes} processes."
+        raise UsageError(msg)
+    corpus = read_corpus(config.data)
+    _check_width(config, corpus)
+    if accelerator.is_main_process:
+        run.mkdir(parents=True, exist_ok=True)
+        with atomic_path(run / "config.yaml") as temporary:
+            write_config(config, temporary)
+    accelerator.wait_for_everyone()
+    trainer = _Trainer(config, corpus, accelerator, run)
+    trainer.restore()
+    for step in trainer.remaining_steps():
+        trainer.update(step)
+    if accelerator.is_main_process:
+        trainer.write_model(target)
+    accelerator.wait_for_everyone()
+    accelerator.end_training()
+    return target
+
+
+class _Trainer:
+    """A run in one process: what has to be carried from step to step."""
+
+    def __init__(self, config: PretrainConfig, corpus: Corpus, accelerator: "Accelerator", run: Path) -> None:
+        self.config, self.corpus, self.accelerator, self.run = config, corpus, accelerator, run
+        torch.manual_seed(config.seed)  # the same first weights in every process
+        self.trainee = Trainee(config)
+        optimizer = build_optimizer(self.trainee, config.optimizer)
+        self.wrapped, self.optimizer = accelerator.prepare(self.trainee, optimizer)
+        self.learned = list(self.trainee.encoder.parameters()) + list(self.trainee.objective.parameters())
+        self.average = Average(self.trainee.encoder.named_parameters(), memory=config.ema) if config.ema else None
+        self.progress = Progress(step=0)
+        self.window = torch.zeros(3, dtype=torch.float64)  # loss, gene-only loss, questions since the last line
+        self.first_step = 0
+        self.started = time.monotonic()
+
+    def restore(self) -> None:
+        """Continue from the newest whole snapshot, where there is one."""
+        found = newest_snapshot(self.run)
+        if found is None:
+            _cut_log(self.run, step=0)
+            return
+        folder, self.progress = found
+        self.first_step = self.progress.step
+        average = self.average.values if self.average else None
+        unpack(read_state(folder), self.trainee, self.optimizer.optimizer, average)
+        if self.accelerator.is_main_process:
+            _cut_log(self.run, step=self.first_step)
+            log.warning("continuing from %s", folder)
+
+    def remaining_steps(self) -> Iterator[int]:
+        """Numbers of the updates still to do, from 0, with a line of progress on the terminal."""
+        from tqdm import tqdm
+
+        steps = range(self.first_step, self.config.steps)
+        shown = self.accelerator.is_main_process and sys.stderr.isatty()
+        yield from tqdm(steps, initial=self.first_step, total=self.config.steps, unit="step", disable=not shown)
+
+    def update(self, step: int) -> None:
+        """One update of the weights, and what is due after it: averaging, a line of the log, a snapshot."""
+        config, accelerator = self.config, self.accelerator
+        batch = make_batch(self.corpus, config, step, rank=accelerator.process_index, world=accelerator.num_processes)
+        # Dropout is a function of step and process as well, so there is no generator state to save.
+        drop_seed = words(
+            config.seed, DROPOUT, np.array([step * accelerator.num_processes + accelerator.process_index])
+        )
+        torch.manual_seed(int(drop_seed[0]) >> 1)
+        set_learning_rate(self.optimizer, learning_rate(step, steps=config.steps, settings=config.optimizer))
+        self.wrapped.train()
+        sums = self.wrapped(_tensors(batch, accelerator.device))
+        # Over the questions of the batch, not of the valid cells: a constant, so that processes add up to one batch.
+        loss = (sums["loss"] + sums["gene_only"]) / batch.labels.size
+        self.optimizer.zero_grad()
+        accelerator.backward(loss)
+        accelerator.clip_grad_norm_(self.learned, config.optimizer.clip)
+        self.optimizer.step()
+        if self.average:
+            self.average.update(self.trainee.encoder.named_parameters(), step=step)
+        parts = [sums[name].detach().double().cpu() for name in ("loss", "gene_only", "questions")]
+        self.window += torch.stack(parts)
+        self._report(step + 1)
+
+    def _report(self, done: int) -> None:
+        config = self.config
+        seconds = self.progress.seconds + time.monotonic() - self.started
+        last = done == config.steps
+        if done % config.log_every == 0 or last:
+            self._log(done, seconds)
+        if (done % config.snapshot_every == 0 or last) and self.accelerator.is_main_process:
+            self._snapshot(Progress(step=done, seconds=seconds))
+
+    def _log(self, done: int, seconds: float) -> None:
+        total = self.accelerator.reduce(self.window.to(self.accelerator.device), reduction="sum").cpu()
+        self.window.zero_()
+        if not self.accelerator.is_main_process:
+            return
+        questions = max(float(total[2]), 1.0)
+        loss, gene_only = float(total[0]) / questions, float(total[1]) / questions
+        if not math.isfinite(loss):
+            msg = f"step {done}: the loss is {loss}; lower optimizer.lr, or start again from a snapshot."
+            raise FloatingPointError(msg)
+        rate = (done - self.first_step) * self.config.batch_size / max(time.monotonic() - self.started, 1e-9)
+        left = (self.config.steps - done) * self.config.batch_size / rate
+        line = {
+            "step": done,
+            "loss": round(loss, 5),
+            "loss_gene_only": round(gene_only, 5),
+            "excess": round(gene_only - loss, 5),
+            "lr": learning_rate(done - 1, steps=self.config.steps, settings=self.config.optimizer),
+            "cells_per_second": round(rate, 1),
+            "seconds": round(seconds, 1),
+            "seconds_left": round(left),
+        }
+        with (self.run / "log.jsonl").open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps(line) + "\n")
+        log.info("step %d of %d: excess %.4f, %.0f cells/s, %s left", done, self.config.steps,
+                 line["excess"], rate, time.strftime("%H:%M:%S", time.gmtime(left)))  # fmt: skip
+
+    def _snapshot(self, progress: Progress) -> None:
+        folder = snapshot_path(self.run, progress.step)
+        folder.parent.mkdir(exist_ok=True)
+        average = self.average.values if self.average else None
+        if folder.exists():
+            return
+        with atomic_path(folder) as temporary:
+            self.write_model(temporary, step=progress.step)
+            add_state(temporary, pack(self.trainee, self.optimizer.optimizer, average), progress)
+        rotate(self.run, keep=self.config.keep_snapshots)
+
+    def write_model(self, folder: Path, *, step: int | None = None) -> None:
+        """Write the weights that embed (the averaged ones where there are) as a model folder."""
+        config = self.config
+        encoder = Encoder(config.model)
+        encoder.load_state_dict(self.trainee.encoder.state_dict())
+        if self.average:
+            with torch.no_grad():
+                for name, parameter in encoder.named_parameters():
+                    parameter.copy_(self.average.values[name])
+        save_model(
+            folder,
+            encoder=encoder,
+            rule=config.rule,
+            specials=self.corpus.specials,
+            gene_encoder=config.data.gene_encoder,
+            gene_tables=[{"species": t.species, "encoder": t.encoder, "sha256": t.sha256} for t in self.corpus.tables],
+            info=_info(config, self.corpus, step or config.steps),
+        )
+
+
+def _info(config: PretrainConfig, corpus: Corpus, step: int) -> dict[str, Any]:
+    """What the card says. No path and no clock, so that equal runs write equal folders."""
+    return {
+        "summary": config.summary,
+        "objective": config_to_dict(config.objective),
+        "seed": config.seed,
+        "training": {
+            "steps": step,
+            "batch_size": config.batch_size,
+            "cells_shown": step * config.batch_size,
+            "draws": config.draws,
+            "thinning": config.data.thinning,
+            "precision": config.precision,
+            "averaged_weights": config.ema,
+            "optimizer": asdict(config.optimizer),
+            "datasets": [{"name": dataset.name, **dataset.facts} for dataset in corpus.datasets],
+        },
+    }
+
+
+def _tensors(batch: Batch, device: torch.device) -> dict[str, Tensor]:
+    """The arrays of a batch on the device; arrays that are None are left out."""
+    arrays = {name: getattr(batch, name) for name in Batch.__dataclass_fields__}
+    return {name: torch.from_numpy(array).to(device) for name, array in arrays.items() if array is not None}
+
+
+def _check_run(config: PretrainConfig, run: Path, target: Path) -> None:
+    """Refuse a folder that holds a finished run or one of another configuration."""
+    if target.exists():
+        msg = f"{target} exists: the run in {run} is finished. Choose another --output."
+        raise OutputExistsError(msg)
+    if not (run / "config.yaml").is_file():
+        return
+    import yaml
+
+    there = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
+    with suppress(UsageError):  # written by another version, or by hand: it differs
+        if build_config(PretrainConfig, there) == config:
+            return
+    ours = _flat(config_to_dict(config))
+    theirs = _flat(there if isinstance(there, dict) else {})
+    changed = next((key for key in ours if ours[key] != theirs.get(key)), "its keys")
+    msg = (
+        f"{run}: holds a run with {changed} = {theirs.get(changed)!r}, not {ours.get(changed)!r}. "
+        "Choose another --output, or the same settings to continue."
+    )
+    raise UsageError(msg)
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return flat
+
+
+def _check_width(config: PretrainConfig, corpus: Corpus) -> None:
+    width = corpus.specials.shape[1]
+    if config.model.protein_dim != width:
+        msg = (
+            f"model.protein_dim = {config.model.protein_dim}, but {config.data.gene_encoder} vectors are {width} wide."
+        )
+        raise UsageError(msg)
+
+
+def _cut_log(run: Path, *, step: int) -> None:
+    """Take back the lines of updates that will be done again."""
+    path = run / "log.jsonl"
+    if not path.is_file():
+        return
+    kept = [line for line in path.read_text(encoding="utf-8").splitlines() if _step_of(line) <= step]
+    with atomic_path(path) as temporary:
+        temporary.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+
+
+def _step_of(line: str) -> float:
+    try:
+        return float(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):
+        return math.inf  # a line cut by a crash

@@ -1,0 +1,153 @@
+"""The published objective: is a gene expressed in a cell whose sentence does not show it? Rosen et al. 2023.
+
+Letters in shapes: B cells, U genes asked for of any cell, Q questions to one cell, P width of a gene vector, D width of
+a cell vector.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import torch
+import torch.nn.functional as F  # noqa: N812  (torch's own convention)
+from torch import Tensor, nn
+
+from uce.errors import UsageError
+
+if TYPE_CHECKING:
+    from uce.model.encoder import ModelConfig
+
+
+@dataclass(frozen=True)
+class MaskedSettings:
+    """What is hidden, what is asked, and who answers. The defaults are the published choices, small.
+
+    Raises
+    ------
+    UsageError
+        A value out of range, or two that contradict each other.
+    """
+
+    name: Literal["masked"] = "masked"
+    mask_fraction: float = 0.2  # share of the genes hidden
+    masking: Literal["cell", "panel"] = "cell"  # of each cell's expressed genes, or one set of genes for a whole batch
+    queries: int = 256  # questions per cell; with "cell" half of them expressed
+    negatives: Literal["uniform", "matched"] = "uniform"  # "matched": no gene can be guessed from its detection rate
+    head: Literal["mlp", "dot"] = "mlp"  # layers over cell and gene (published), or a scaled product of both
+    hidden: tuple[int, ...] = (256, 64)  # widths of the "mlp" head; published 2048, 512, 128
+    dropout: float = 0.05  # in the "mlp" head
+    offset: Literal["none", "dataset"] = "none"  # add the logit of the dataset's detection rate and the log depth
+
+    def __post_init__(self) -> None:
+        if not 0 < self.mask_fraction < 1:
+            msg = f"objective.mask_fraction = {self.mask_fraction!r}; a number between 0 and 1 is needed."
+            raise UsageError(msg)
+        if self.queries < 2 or self.queries % 2:
+            msg = f"objective.queries = {self.queries!r}; an even whole number from 2 is needed."
+            raise UsageError(msg)
+        if not self.hidden or min(self.hidden) < 1:
+            msg = f"objective.hidden = {list(self.hidden)!r}; at least one width from 1 is needed."
+            raise UsageError(msg)
+        if not 0 <= self.dropout < 1:
+            msg = f"objective.dropout = {self.dropout!r}; a number from 0 up to, not including, 1 is needed."
+            raise UsageError(msg)
+        if self.negatives == "matched" and self.masking == "panel":
+            msg = "objective.negatives = 'matched' needs objective.masking = 'cell': a panel asks for all its genes."
+            raise UsageError(msg)
+
+
+class MlpHead(nn.Module):
+    """The published head: e = LN(GELU(W p + b)), then layers over [c ; e] down to one logit.
+
+    The first layer is split, W1 [c ; e] = W1c c + W1e e, so that each half runs once per cell and once per gene.
+    """
+
+    def __init__(self, settings: MaskedSettings, *, protein_dim: int, out_dim: int) -> None:
+        super().__init__()
+        first, *rest = settings.hidden
+        self.gene = nn.Linear(protein_dim, out_dim)
+        self.gene_norm = nn.LayerNorm(out_dim)
+        self.from_cell = nn.Linear(out_dim, first)
+        self.from_gene = nn.Linear(out_dim, first, bias=False)
+        layers: list[nn.Module] = [nn.LayerNorm(first), nn.GELU(), nn.Dropout(settings.dropout)]
+        for width_in, width in zip(settings.hidden, rest, strict=False):
+            layers += [nn.Linear(width_in, width), nn.LayerNorm(width), nn.GELU(), nn.Dropout(settings.dropout)]
+        self.layers = nn.Sequential(*layers, nn.Linear(settings.hidden[-1], 1))
+
+    def forward(self, cells: Tensor, genes: Tensor, asked: Tensor | None) -> Tensor:
+        """Logits (B, Q) of cells (B, D) and genes (U, P); `asked` (B, Q) picks genes, None asks for all."""
+        per_gene = self.from_gene(self.gene_norm(F.gelu(self.gene(F.normalize(genes, dim=1)))))  # (U, first)
+        mine = per_gene[None] if asked is None else F.embedding(asked, per_gene)  # (B or 1, Q, first)
+        logits: Tensor = self.layers(self.from_cell(cells)[:, None] + mine)
+        return logits.squeeze(-1)
+
+
+class DotHead(nn.Module):
+    """logit = scale * c . d_g + b_g, with d_g and b_g linear in the gene vector: all questions are one product."""
+
+    def __init__(self, *, protein_dim: int, out_dim: int) -> None:
+        super().__init__()
+        self.gene = nn.Linear(protein_dim, out_dim, bias=False)
+        self.bias = nn.Linear(protein_dim, 1)
+        # c has length 1 and d_g unit spread, so the logits start at about 1.
+        self.log_scale = nn.Parameter(torch.zeros(()))
+        nn.init.normal_(self.gene.weight, std=1 / math.sqrt(protein_dim))
+        nn.init.zeros_(self.bias.weight)
+        nn.init.zeros_(self.bias.bias)
+
+    def forward(self, cells: Tensor, genes: Tensor, asked: Tensor | None) -> Tensor:
+        """Logits (B, Q) of cells (B, D) and genes (U, P); `asked` (B, Q) picks genes, None asks for all."""
+        unit = F.normalize(genes, dim=1) * math.sqrt(genes.shape[1])
+        logits: Tensor = self.log_scale.exp() * (cells @ self.gene(unit).T) + self.bias(unit).squeeze(1)
+        return logits if asked is None else logits.gather(1, asked)
+
+
+class MaskedObjective(nn.Module):
+    """Head, and beside it the same head with a learned constant for every cell: what the genes alone give away.
+
+    With balanced questions, a model that ignores the cell scores well (most genes are rare or common everywhere), so
+    the number to watch is `excess` = loss of the gene-only head - loss of the model, in nats.
+    """
+
+    def __init__(self, settings: MaskedSettings, model: "ModelConfig") -> None:
+        super().__init__()
+        self.settings = settings
+        self.head = _head(settings, model)
+        self.gene_only = _head(settings, model)
+        self.constant = nn.Parameter(F.normalize(torch.randn(1, model.out_dim), dim=1))
+
+    def forward(self, cells: Tensor, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Sums over the questions to valid cells.
+
+        Parameters
+        ----------
+        cells
+            (B, D) cell vectors.
+        batch
+            `queries` (U, P), `asked` (B, Q) or absent, `labels` and `offsets` (B, Q), `valid` (B,).
+
+        Returns
+        -------
+        loss, gene_only
+            Sums of binary cross-entropies; divided by `questions` they are means in nats. No parameter is in both.
+        questions
+            Number of questions to valid cells.
+        """
+        genes, asked, labels = batch["queries"], batch.get("asked"), batch["labels"]
+        constant = self.constant.expand(len(cells), -1)
+        answers = {"loss": self.head(cells, genes, asked), "gene_only": self.gene_only(constant, genes, asked)}
+        asked_for = batch["valid"][:, None].expand_as(labels).to(torch.float32)
+        sums = {"questions": asked_for.sum()}
+        for name, logits in answers.items():
+            shifted = logits.float()
+            if self.settings.offset == "dataset":
+                shifted = shifted + batch["offsets"]
+            # Float32 whatever the precision of the rest: 1e5 terms are added.
+            sums[name] = F.binary_cross_entropy_with_logits(shifted, labels, weight=asked_for, reduction="sum")
+        return sums
+
+
+def _head(settings: MaskedSettings, model: "ModelConfig") -> nn.Module:
+    if settings.head == "dot":
+        return DotHead(protein_dim=model.protein_dim, out_dim=model.out_dim)
+    return MlpHead(settings, protein_dim=model.protein_dim, out_dim=model.out_dim)
