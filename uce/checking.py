@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from uce.cells.counts import open_counts
+from uce.cells.counts import Policy, open_counts
 from uce.devices import pick_device, pick_precision
 from uce.engines import Settings, embed_rows
 from uce.errors import InputError, ModelError, UceError, UsageError
@@ -16,8 +16,6 @@ from uce.model.checkpoint import Model, load_model
 
 if TYPE_CHECKING:
     from anndata import AnnData
-
-    from uce.embedding import CountsPolicy
 
 TOLERANCE = {"fp32": 1e-5, "bf16": 2e-2}
 
@@ -78,7 +76,7 @@ def check(
     gene_column: str | None = None,
     layer: str | None = None,
     use_raw: bool = False,
-    counts_policy: "CountsPolicy" = "invert",
+    counts_policy: Policy = "invert",
     genome: str | None = None,
 ) -> Report:
     """Say whether `source` can be embedded with `model`, and why not: counts, species and genes, without computing.

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.sparse import csr_matrix, issparse
 
-from uce.cells.counts import Counts, open_counts
+from uce.cells.counts import Counts, Policy, open_counts
 from uce.cells.parts import BLOCK_CELLS, Block, Parts, block_ranges
 from uce.devices import pick_device, pick_precision, rank_and_world
 from uce.engines import Settings, stream_blocks
@@ -26,7 +26,6 @@ from uce.progress import Progress, say
 if TYPE_CHECKING:
     from anndata import AnnData
 
-CountsPolicy = Literal["strict", "round", "invert", "as-is"]
 DEFAULT_MODEL = "uce-mini"
 
 
@@ -39,7 +38,7 @@ def embed(
     gene_column: str | None = None,
     layer: str | None = None,
     use_raw: bool = False,
-    counts_policy: CountsPolicy = "invert",
+    counts_policy: Policy = "invert",
     key_added: str = "X_uce",
     seed: int = 0,
     replicates: int = 1,
@@ -130,7 +129,7 @@ def embed_file(
     gene_column: str | None = None,
     layer: str | None = None,
     use_raw: bool = False,
-    counts_policy: CountsPolicy = "invert",
+    counts_policy: Policy = "invert",
     genome: str | None = None,
     key_added: str = "X_uce",
     seed: int = 0,

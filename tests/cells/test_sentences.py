@@ -304,6 +304,13 @@ def test_genes_are_drawn_in_proportion_to_log1p_of_their_counts() -> None:
     assert 1e-3 < chisquare(drawn[row > 0], expected[row > 0]).pvalue < 1 - 1e-3
 
 
+def test_a_uniform_on_a_boundary_draws_the_next_gene_and_never_one_without_weight() -> None:
+    genes, cumulative = np.arange(4, dtype=np.int32), np.array([0.0, 1.0, 2.0, 2.0])
+    drawn, repeats = drawing.draw(genes, cumulative, np.array([0.0, 0.5, 1 - 2.0**-53]))
+    assert drawn.tolist() == [1, 2]
+    assert repeats.tolist() == [1, 2]
+
+
 def test_every_order_of_the_chromosomes_is_equally_likely() -> None:
     species = Species(genes=8, chromosomes=4)
     species.codes = np.repeat(np.arange(4, dtype=np.int32), 2)

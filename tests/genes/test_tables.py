@@ -152,7 +152,7 @@ def test_a_missing_table_is_named_with_those_at_hand():
         load_gene_table("human", encoder="esm2_t6_8M_UR50D")
     with pytest.raises(UsageError, match="Did you mean human"):
         load_gene_table("humann")
-    with pytest.raises(ModelError, match="no/such.h5ad: no such file"):
+    with pytest.raises(ModelError, match=r"no/such\.h5ad: no such file"):
         load_gene_table("no/such.h5ad")
 
 

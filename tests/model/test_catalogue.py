@@ -228,6 +228,20 @@ def test_a_web_page_in_place_of_the_file_is_refused(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_web_page_instead_of_the_rest_costs_nothing(
+    publisher: Publisher, fetch: Callable[..., Path], tmp_path: Path
+) -> None:
+    begin(tmp_path, CONTENT[:70_000], total=len(CONTENT))
+    publisher.page = b"<html>Down for maintenance</html>"
+    publisher.ranges = False
+    for known in ({}, {"size": len(CONTENT)}):
+        with pytest.raises(ModelError, match=r"answers with a web page instead of the file"):
+            fetch(**known)
+    publisher.page, publisher.ranges = None, True
+    assert fetch().read_bytes() == CONTENT
+    assert publisher.requests[-1] == ("file", 70_000)
+
+
 def test_an_answer_without_a_length_is_refused(publisher: Publisher, fetch: Callable[..., Path]) -> None:
     publisher.length = False
     with pytest.raises(ModelError, match=r"answers with status 200 and no length"):
@@ -298,15 +312,19 @@ def test_both_published_models_share_all_but_the_weights() -> None:
 def test_the_list_names_each_model_once_installed_first(uce_home: Path) -> None:
     for name in ("mine", "uce-33l"):
         (uce_home / "models" / name).mkdir(parents=True)
-        (uce_home / "models" / name / "config.json").write_text("{}")
+        (uce_home / "models" / name / "config.json").write_text('{"info": {"summary": "of my own"}}')
+    (uce_home / "models" / "damaged").mkdir()
+    (uce_home / "models" / "damaged" / "config.json").write_text("[")
     (uce_home / "models" / "half-copied").mkdir()
     listed = catalogue.list_models()
     assert [(model.name, model.state) for model in listed if model.state != "bundled"] == [
+        ("damaged", "installed"),
         ("mine", "installed"),
         ("uce-33l", "installed"),
         ("uce-4l", "registered"),
     ]
-    assert listed[1].path == uce_home / "models" / "uce-33l"
+    assert [model.summary for model in listed[:3]] == ["", "of my own", "of my own"]
+    assert listed[2].path == uce_home / "models" / "uce-33l"
     assert listed[-1].path is None
     assert "4 layers" in listed[-1].summary
 
@@ -407,6 +425,12 @@ def test_an_unknown_name_is_refused_with_the_nearest_one() -> None:
         ModelError, match=r"^uce-4: not a published model\. Did you mean uce-4l\? Known: uce-4l, uce-33l"
     ):
         catalogue.download("uce-4")
+
+
+def test_a_folder_that_cannot_be_made_is_a_storage_error(uce_home: Path) -> None:
+    (uce_home / "downloads").write_text("in the way")
+    with pytest.raises(StorageError, match=r"downloads/uce-4l: cannot be made \(Not a directory\)\. Point UCE_HOME"):
+        catalogue.download("uce-4l")
 
 
 def test_too_little_space_is_said_before_the_first_request(

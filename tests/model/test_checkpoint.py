@@ -136,7 +136,7 @@ def test_a_published_model_that_was_not_downloaded_says_how_to_get_it(name: str)
 
 def test_an_unknown_name_lists_what_is_there_and_the_nearest(saved: Saved, uce_home: Path) -> None:
     shutil.copytree(saved(), uce_home / "models" / "kidney")
-    with pytest.raises(ModelError, match="no model of this name. Did you mean kidney.* Installed: .*kidney"):
+    with pytest.raises(ModelError, match=r"no model of this name\. Did you mean kidney.* Installed: .*kidney"):
         load_model("kidny")
     with pytest.raises(ModelError, match=r"\.\./models: no model folder"):
         load_model("../models")
@@ -175,7 +175,7 @@ def test_a_disk_without_room_is_a_storage_error(saved: Saved, monkeypatch: pytes
         raise SafetensorError("I/O error: No space left on device (os error 28)")
 
     monkeypatch.setattr("uce.model.checkpoint.save_file", full)
-    with pytest.raises(StorageError, match="model.safetensors: cannot be written .*No space left.* Free some space"):
+    with pytest.raises(StorageError, match=r"model.safetensors: cannot be written .*No space left.* Free some space"):
         saved()
     assert list(tmp_path.iterdir()) == []
 

@@ -163,7 +163,10 @@ def loaded_source(adata: "AnnData") -> Source:
     notes: list[str] = []
 
     def slot(name: str, matrix: Callable[[], Any], var: Callable[[], pd.DataFrame], every_gene: bool = False) -> Slot:
-        return Slot(name, lambda: pick(_loaded_rows(file, name, matrix(), parent, stack, notes), every_gene), var)
+        def rows() -> Rows:
+            return _loaded_rows(file, name, matrix(), adata=parent, stack=stack, notes=notes)
+
+        return Slot(name, lambda: pick(rows(), every_gene), var)
 
     var = partial(text_columns, adata.var, f"{file}: var")
     slots = {f"layers/{key}": slot(f"layers/{key}", partial(_layer, parent, key), var) for key in parent.layers}
@@ -207,7 +210,7 @@ def _numbers(frame: pd.DataFrame, name: str) -> npt.NDArray[np.float64] | None:
     return frame[name].to_numpy(dtype=np.float64, na_value=np.nan)
 
 
-def _loaded_rows(file: str, name: str, matrix: Any, adata: "AnnData", stack: ExitStack, notes: list[str]) -> Rows:
+def _loaded_rows(file: str, name: str, matrix: Any, *, adata: "AnnData", stack: ExitStack, notes: list[str]) -> Rows:
     where = f"{file}: {name}"
     n_genes = adata.raw.n_vars if name == "raw" else adata.n_vars
     check_shape(file, name, matrix.shape, adata.n_obs, n_genes)

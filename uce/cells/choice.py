@@ -69,6 +69,8 @@ def choose(source: Source, *, layer: str | None, policy: str) -> Choice:
         reasons[name] = found
     if policy != "strict":
         for name, trial in trials.items():
+            if trial.evidence.finding not in ("log", "fractional"):
+                continue
             found = _made_whole(source, trial, policy)
             if isinstance(found, Choice):
                 return _with_reasons(found, {k: v for k, v in reasons.items() if k != name})

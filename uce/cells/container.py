@@ -1,6 +1,7 @@
 """What kind of file a path is, told by its first bytes and its elements rather than by its name."""
 
 import gzip
+import re
 import zlib
 from contextlib import ExitStack
 from pathlib import Path
@@ -39,7 +40,7 @@ def container_of(path: Path) -> str:
     InputError
         Nothing is there, or it is none of these; the message says what it is instead.
     """
-    if "://" in str(path):
+    if re.match(r"^\w+:/+\w", str(path)) and not path.exists():
         msg = f"{path}: an address on the network; download the file first and give its path."
         raise InputError(msg)
     if not path.exists():

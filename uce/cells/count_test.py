@@ -125,6 +125,12 @@ def fractional(values: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
     return np.abs(values - np.rint(values)) > 1e-6 * np.maximum(1.0, np.abs(values))
 
 
+def all_whole(values: npt.NDArray[np.float64]) -> bool:
+    """Whether all values are whole without any tolerance, in pieces that stay in the processor's cache."""
+    pieces = (values[start : start + 65536] for start in range(0, values.size, 65536))
+    return all(np.array_equal(np.rint(piece), piece) for piece in pieces)
+
+
 def canonical(block: sparse.csr_matrix) -> tuple[sparse.csr_matrix, int, int]:
     """The block in float64, indices sorted, duplicates summed, zeros dropped; and how many zeros and duplicates."""
     values = block.data.astype(np.float64)

@@ -18,11 +18,12 @@ from scipy import sparse
 from uce.cells.anndata_slots import loaded_source, stored_source
 from uce.cells.choice import Choice, choose
 from uce.cells.container import container_of, layout_of, open_store
-from uce.cells.count_test import canonical, fractional
+from uce.cells.count_test import all_whole, canonical, fractional
 from uce.cells.gene_columns import keep_genes
 from uce.cells.layouts import Rows
 from uce.cells.log_counts import undo_log
 from uce.cells.slots import Source
+from uce.cells.stores import reading
 from uce.cells.tenx import folder_source, legacy_source, tenx_source
 from uce.errors import InputError, UsageError
 from uce.files import nearest, printable
@@ -85,12 +86,11 @@ class Counts:
         return block if self._choice.treatment == "as-is" else self._whole(block, start, stop)
 
     def _whole(self, block: sparse.csr_matrix, start: int, stop: int) -> sparse.csr_matrix:
-        rounded = np.rint(block.data)
-        if np.array_equal(rounded, block.data):
+        if all_whole(block.data):
             return block
         if self._choice.treatment == "whole" and (broken := fractional(block.data)).any():
             self._refuse(block, int(np.argmax(broken)), start, stop, "is not whole")
-        block.data = rounded
+        block.data = np.rint(block.data)
         return canonical(block)[0]
 
     def _refuse_values(self, block: sparse.csr_matrix, start: int, stop: int) -> None:
@@ -126,7 +126,8 @@ class Counts:
     @cached_property
     def obs_names(self) -> npt.NDArray[np.object_]:
         """(cells,) names as they are, duplicates included."""
-        names = self._source.cells.names()
+        with reading(f"{self.file}: names of cells"):
+            names = self._source.cells.names()
         return np.array(["" if name is None else name for name in names], dtype=object)
 
     @property
@@ -145,7 +146,9 @@ class Counts:
         if name not in self.obs_columns:
             msg = f"{self.file}: obs has no column {name!r}.{nearest(name, self.obs_columns)}"
             raise UsageError(msg)
-        return np.array([MISSING if value is None else value for value in self._source.cells.text(name)], dtype=np.str_)
+        with reading(f"{self.file}: obs/{printable(name)}"):
+            values = self._source.cells.text(name)
+        return np.array([MISSING if value is None else value for value in values], dtype=np.str_)
 
     def fingerprint(self) -> str:
         """SHA-256 over shape, names, slot and the first and last 64 rows; another one once the file has changed."""
@@ -251,7 +254,8 @@ def _open_source(source: "str | Path | AnnData", genome: str | None) -> Source:
     container = container_of(path)
     stack = ExitStack()
     try:
-        opened = _open_path(path, container, genome, stack)
+        with reading(str(path)):
+            opened = _open_path(path, container, genome, stack)
     except BaseException:
         stack.close()
         raise

@@ -153,19 +153,18 @@ def cumulative_weights(counts: Floats, exclude: npt.NDArray[np.bool_], logs: Flo
 def draw(genes: Codes, cumulative: Floats, uniforms: Floats) -> tuple[Codes, Codes]:
     """The genes drawn, ascending, and how often each: per uniform the first whose running sum exceeds it times total.
 
-    No branch depends on a random number (it would be guessed wrong half of the time): the binary searches of all draws
-    advance together, a step at a time. As no uniform reaches 1, no scaled one reaches the total, and genes of weight 0
+    The binary searches of all draws advance together, a step at a time, and without a branch that depends on a random
+    number (it would be guessed wrong half of the time): numbers from 0 up compare like their bits, so the sign bit of a
+    difference tells whether to move. As no uniform reaches 1, no scaled one reaches the total, and genes of weight 0
     are never drawn.
     """
-    scaled = uniforms * cumulative[-1]
-    positions = np.zeros(
-        len(uniforms), dtype=np.uint32
-    )  # unsigned: a signed index costs a test for counting from the end
+    sums, scaled = cumulative.view(np.int64), (uniforms * cumulative[-1]).view(np.int64)
+    positions = np.zeros(len(uniforms), dtype=np.uint32)  # unsigned: a signed index may count from the end, which costs
     left = len(genes)
     while left > 1:
         half = left // 2
         for i in range(len(scaled)):
-            positions[i] += half * (cumulative[positions[i] + half - 1] <= scaled[i])
+            positions[i] += half & ((sums[positions[i] + half - 1] - scaled[i] - 1) >> 63)
         left -= half
     drawn, repeats = np.empty(len(genes), dtype=np.int32), np.zeros(len(genes), dtype=np.int32)
     for position in positions:

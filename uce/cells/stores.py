@@ -20,7 +20,13 @@ from uce.files import printable, shorten
 LARGEST_RATIO = 1e5  # bytes once read to bytes of the whole file
 MAX_LINKS = 8
 FILTERS = {32000: "LZF", 32001: "Blosc", 32004: "LZ4", 32008: "bitshuffle", 32015: "Zstandard", 32026: "Blosc2"}
-READ_ERRORS = (OSError, RuntimeError, KeyError, ValueError)  # what h5py, zarr and their codecs raise on damaged bytes
+READ_ERRORS = (
+    OSError,
+    RuntimeError,
+    LookupError,
+    ValueError,
+    TypeError,
+)  # what h5py, zarr and their codecs raise on damaged bytes
 
 
 @dataclass(frozen=True)
@@ -163,7 +169,10 @@ def check_chunks(store: Store, *paths: str) -> None:
     """
     for path in paths:
         array = store.need_array(path)
-        there, needed = array.nchunks_initialized, array.nchunks
+        # Chunks of a shard are counted as if every shard were full.
+        shards = getattr(array, "shards", None) or array.chunks
+        needed = -(-array.shape[0] // shards[0]) * (shards[0] // array.chunks[0])
+        there = array.nchunks_initialized
         if needed > 1 and there < needed:
             msg = f"{store.file}: {path} has {there} of {needed} chunks; an incomplete copy? Fetch it again."
             raise InputError(msg)
@@ -240,15 +249,14 @@ def open_zarr(path: Path, stack: ExitStack) -> Store:
     import zarr
     import zarr.storage
 
-    try:
+    # A consolidated copy of the metadata may be older than the arrays it describes.
+    options: dict[str, Any] = {} if zarr.__version__.startswith("2.") else {"use_consolidated": False}
+    with reading(str(path)):
         if path.is_dir():
-            return Store(str(path), zarr.open_group(str(path), mode="r"), None)
+            return Store(str(path), zarr.open_group(str(path), mode="r", **options), None)
         store = zarr.storage.ZipStore(str(path), mode="r")
         stack.callback(store.close)
-        return Store(str(path), zarr.open_group(store, path=zip_root(path), mode="r"), path.stat().st_size)
-    except READ_ERRORS as error:
-        msg = f"{path}: zarr cannot open it ({printable(str(error), limit=160)}); damaged or incomplete."
-        raise InputError(msg) from error
+        return Store(str(path), zarr.open_group(store, path=zip_root(path), mode="r", **options), path.stat().st_size)
 
 
 def zip_root(path: Path) -> str | None:

@@ -12,7 +12,7 @@ def add_commands(commands: Commands) -> None:
         commands,
         "pretrain",
         "train an encoder on counts, or go on with a run that was cut short",
-        example="pretrain configs/uce_mini.yaml --data cells -o runs/mini steps=100",
+        example="pretrain configs/uce_mini.yaml data.folder=cells -o runs/mini",
     )
     parser.add_argument("config", type=Path, help="YAML file, see configs/")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings that differ from the file")
@@ -21,7 +21,9 @@ def add_commands(commands: Commands) -> None:
 
 
 def _run_pretrain(args: argparse.Namespace) -> int:
+    from uce.config import read_config
     from uce.training.loop import pretrain
+    from uce.training.settings import PretrainConfig
 
-    print(pretrain(args.config, overrides=args.overrides, out=args.output))
+    print(pretrain(read_config(PretrainConfig, args.config, overrides=args.overrides), out=args.output))
     return 0

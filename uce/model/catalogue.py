@@ -24,7 +24,7 @@ from urllib.parse import urlsplit
 
 from uce import __version__
 from uce.errors import ModelError, StorageError
-from uce.files import check_writable, nearest, sha256_file, shorten, user_folder, write_json
+from uce.files import check_writable, nearest, printable, sha256_file, shorten, user_folder, write_json
 from uce.locks import lock
 from uce.model.archives import unpack
 from uce.model.registry import KnownModel, RegisteredModel, RemoteFile, list_models, registered_models, registry
@@ -67,7 +67,8 @@ def download(name: str, *, base_url: str | None = None, progress: bool = True) -
         There is not enough space, or the user's folder cannot be written.
     """
     if name not in registry():
-        msg = f"{name}: not a published model.{nearest(name, list(registry()))} Known: {shorten(list(registry()))}."
+        known = list(registry())
+        msg = f"{printable(name)}: not a published model.{nearest(name, known)} Known: {shorten(known)}."
         raise ModelError(msg)
     model = registry()[name]
     installed = user_folder() / "models" / name
@@ -90,6 +91,7 @@ def _make_folder(folder: Path) -> None:
     except OSError as error:
         msg = f"{folder}: cannot be made ({error.strerror}). Point UCE_HOME at a folder of yours."
         raise StorageError(msg) from error
+    check_writable(folder)
 
 
 def _missing_bytes(model: RegisteredModel, folder: Path) -> int:
@@ -248,7 +250,6 @@ def _transfer(url: str, part: Path, *, size: int | None, progress: bool) -> None
     with _answer(request, part) as response:
         start, total = _span(response, part)
         if size is not None and total != size:
-            _discard(part)
             msg = f"{part.stem}: {url} has {total:,} bytes, {size:,} were published. Try later, or another address."
             raise ModelError(msg)
         version = response.headers.get("ETag") or response.headers.get("Last-Modified") or ""
@@ -298,7 +299,6 @@ def _span(response: http.client.HTTPResponse, part: Path) -> tuple[int, int]:
 
 
 def _web_page(part: Path, url: str) -> ModelError:
-    _discard(part)
     return ModelError(
         f"{part.stem}: {url} answers with a web page instead of the file. Check the address, or try later."
     )
@@ -315,6 +315,7 @@ def _store(response: http.client.HTTPResponse, part: Path, *, start: int, total:
         stream.seek(start)
         while chunk := _read(response):
             if stream.tell() == 0 and chunk.lstrip()[:9].lower().startswith((b"<!doctype", b"<html")):
+                _discard(part)
                 raise _web_page(part, response.url)
             stream.write(chunk)
             stream.flush()

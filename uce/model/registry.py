@@ -6,7 +6,7 @@ from functools import cache
 from pathlib import Path
 from typing import Literal
 
-from uce.files import user_folder
+from uce.files import printable, user_folder
 
 _DATA = Path(__file__).parents[1] / "data"
 
@@ -125,11 +125,15 @@ def list_models() -> list[KnownModel]:
     for state, place in places:
         for config in sorted(place.glob("*/config.json")):
             name = config.parent.name
-            known.setdefault(name, KnownModel(name, state, config.parent, _summary(name)))
+            known.setdefault(name, KnownModel(name, state, config.parent, _summary(config)))
     for name, model in registry().items():
         known.setdefault(name, KnownModel(name, "registered", None, model.summary))
     return list(known.values())
 
 
-def _summary(name: str) -> str:
-    return registry()[name].summary if name in registry() else ""
+def _summary(config: Path) -> str:
+    """What a model says of itself, for the list; a damaged one says nothing here and everything when it is loaded."""
+    try:
+        return printable(json.loads(config.read_text(encoding="utf-8"))["info"]["summary"], limit=100)
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""

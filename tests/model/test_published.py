@@ -1,0 +1,429 @@
+"""The published files become a model folder and gene tables: every number in its place, and no code run."""
+
+import csv
+import gzip
+import json
+import pickletools
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from uce.errors import ModelError, OutputExistsError, UsageError
+from uce.genes.sources import Places, read_offsets, read_places, read_vectors
+from uce.genes.tables import GeneTable, load_gene_table, read_table
+from uce.genes.vocabulary import build_vocabulary
+from uce.model.checkpoint import load_model
+from uce.model.published import CHROMOSOME_ROWS, GENE_ROWS, import_published, random_chromosomes
+from uce.model.weights import published_encoder
+
+WIDTH = 8
+OFFSETS = {
+    "frog": 4,
+    "human": 13466,
+    "macaca_fascicularis": 33256,
+    "macaca_mulatta": 48431,
+    "mouse": 65206,
+    "mouse_lemur": 87530,
+    "pig": 102072,
+    "zebrafish": 117844,
+}
+CHROMOSOMES = dict(zip(OFFSETS, (564, 50, 40, 38, 25, 43, 43, 1092), strict=True))
+FILES = {
+    "frog": ("xenopus_tropicalis", "Xenopus_tropicalis.Xenopus_tropicalis_v9.1"),
+    "human": ("homo_sapiens", "Homo_sapiens.GRCh38"),
+    "macaca_fascicularis": ("macaca_fascicularis", "Macaca_fascicularis.Macaca_fascicularis_6.0"),
+    "macaca_mulatta": ("macaca_mulatta", "Macaca_mulatta.Mmul_10"),
+    "mouse": ("mus_musculus", "Mus_musculus.GRCm39"),
+    "mouse_lemur": ("microcebus_murinus", "Microcebus_murinus.Mmur_3.0"),
+    "pig": ("sus_scrofa", "Sus_scrofa.Sscrofa11.1"),
+    "zebrafish": ("danio_rerio", "Danio_rerio.GRCz11"),
+}
+SUFFIX = ".gene_symbol_to_embedding_ESM2.pt"
+
+
+@dataclass
+class Published:
+    """Files of exactly the published form, narrow."""
+
+    folder: Path
+    chromosomes: Path
+    offsets: Path
+    table: Tensor
+    state: dict[str, Tensor]
+    keys: dict[str, list[str]]
+
+    def run(self, home: Path, **changes: Any) -> Path:
+        given: dict[str, Any] = {
+            "chromosomes": self.chromosomes,
+            "offsets": self.offsets,
+            "proteins": self.folder,
+            "name": "old",
+            "models": home / "models",
+            "genes": home / "genes",
+        }
+        return import_published(changes.pop("weights", self.folder / "weights.torch"), **{**given, **changes})
+
+    def file(self, species: str) -> Path:
+        return self.folder / (FILES[species][1] + SUFFIX)
+
+
+def block(species: str) -> slice:
+    ends = dict(zip(OFFSETS, [*list(OFFSETS.values())[1:], GENE_ROWS], strict=True))
+    return slice(OFFSETS[species], ends[species])
+
+
+def write_places(path: Path) -> None:
+    """A table of chromosomes of the published form: its species and counts, every tenth symbol of zebrafish twice."""
+    with gzip.open(path, "wt", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(["gene_symbol", "chromosome", "start", "species"])
+        for species, number in CHROMOSOMES.items():
+            genes = block(species).stop - block(species).start + 3
+            for gene in range(genes):
+                writer.writerow([f"{species.upper()}-{gene}", str(gene % number + 1), 1000 + 7 * gene, species])
+                if species == "zebrafish" and gene % 10 == 0:
+                    writer.writerow([f"{species.upper()}-{gene}", "1", 5, species])
+
+
+def build(folder: Path, chromosomes: Path, offsets: Path, state: dict[str, Tensor]) -> Published:
+    generator = np.random.default_rng(1)
+    table = torch.from_numpy(generator.standard_normal((GENE_ROWS + CHROMOSOME_ROWS, WIDTH)).astype(np.float32))
+    table[0] = 0
+    state = {**state, "pe_embedding.weight": table}
+    torch.save(state, folder / "weights.torch")
+    places, keys = read_places(chromosomes), {}
+    for species in OFFSETS:
+        rows = table[block(species)]
+        symbols = np.unique(places.symbols[places.species == species])
+        chosen = generator.permutation(symbols)[: len(rows)].tolist()
+        vectors = {symbol if i % 3 else symbol.lower(): rows[i] for i, symbol in enumerate(chosen)}
+        # The same symbol once more in other letters: it keeps the first one's place, and this vector is the one.
+        name = next(symbol for symbol in chosen[10:] if symbol in vectors and symbol.lower() != symbol)
+        vectors[name.lower()] = vectors[name]
+        vectors[name] = rows[0] + 1
+        torch.save(vectors, folder / (FILES[species][1] + SUFFIX))
+        keys[species] = chosen
+    return Published(folder, chromosomes, offsets, table, state, keys)
+
+
+@pytest.fixture(scope="module", params=["made up", "real"])
+def published(
+    request: Any, tmp_path_factory: pytest.TempPathFactory, published_state: Callable[..., dict[str, Tensor]]
+) -> Published:
+    folder = tmp_path_factory.mktemp("published")
+    if request.param == "real":
+        real = request.getfixturevalue("shared") / "data" / "uce_artifacts"
+        chromosomes, offsets = real / "species_chrom.csv.gz", real / "species_offsets.pkl"
+    else:
+        chromosomes, offsets = folder / "species_chrom.csv.gz", folder / "species_offsets.json"
+        write_places(chromosomes)
+        offsets.write_text(json.dumps(OFFSETS))
+    state = published_state(layers=2, dim=64, hidden=16, protein_dim=WIDTH, out_dim=12)
+    return build(folder, chromosomes, offsets, state)
+
+
+@pytest.fixture(scope="module")
+def imported(published: Published, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Everything imported once: the home with `models` and `genes`."""
+    home = tmp_path_factory.mktemp("home")
+    published.run(home)
+    return home
+
+
+def imported_table(home: Path, species: str, kind: str = "uce-esm2-15b") -> GeneTable:
+    return read_table(home / "genes" / kind / f"{FILES[species][0]}.h5ad")
+
+
+@pytest.mark.parametrize("species", OFFSETS)
+def test_every_gene_has_the_row_of_its_offset_and_position(published: Published, imported: Path, species: str) -> None:
+    table = imported_table(imported, species)
+    assert (table.species, table.encoder) == (FILES[species][0], "uce-esm2-15b")
+    assert table.ids.tolist() == sorted(published.keys[species])
+    assert table.symbols.tolist() == table.ids.tolist()
+    assert table.metadata["first_row"] == OFFSETS[species]
+    position = {symbol: i for i, symbol in enumerate(published.keys[species])}
+    rows = OFFSETS[species] + np.array([position[symbol] for symbol in table.ids.tolist()])
+    np.testing.assert_array_equal(table.vectors, published.table[rows].numpy())
+
+
+@pytest.mark.parametrize("species", OFFSETS)
+def test_every_gene_stands_where_it_is_first_listed(published: Published, imported: Path, species: str) -> None:
+    table = imported_table(imported, species)
+    first: dict[str, tuple[str, int]] = {}
+    with gzip.open(published.chromosomes, "rt", encoding="utf-8") as stream:
+        for row in csv.DictReader(stream):
+            if row["species"] == species:
+                first.setdefault(row["gene_symbol"], (row["chromosome"], int(row["start"])))
+    expected = [first[symbol] for symbol in table.ids.tolist()]
+    assert list(zip(table.chromosomes.tolist(), table.starts.tolist(), strict=True)) == expected
+
+
+def test_symbols_of_the_chromosome_table_without_a_key_get_no_gene(published: Published, imported: Path) -> None:
+    places = read_places(published.chromosomes)
+    listed = set(places.symbols[places.species == "human"].tolist())
+    dropped = listed - set(imported_table(imported, "human").ids.tolist())
+    assert len(dropped) == len(listed) - 19_790 >= 3
+
+
+def test_the_folder_holds_the_weights_specials_and_named_chromosomes(published: Published, imported: Path) -> None:
+    model = load_model(imported / "models" / "old")
+    np.testing.assert_array_equal(model.specials, published.table[:4].numpy())
+    assert len(model.chromosome_vectors) == CHROMOSOME_ROWS
+    assert (model.gene_encoder, model.rule.draws, model.rule.max_tokens) == ("uce-esm2-15b", 1024, 1536)
+    assert [line["species"] for line in model.gene_tables] == [latin for latin, _ in FILES.values()]
+    assert model.gene_tables[1]["sha256"] == imported_table(imported, "human").sha256
+    assert (model.config.layers, model.config.heads, model.config.dim) == (2, 1, 64)
+    vectors = published.table[torch.randint(4, GENE_ROWS, (2, 40))]
+    direct = published_encoder(published.state, path=Path("state"))
+    assert torch.equal(model.encoder(vectors), direct(vectors))
+
+
+def test_chromosome_codes_are_ranks_of_text_over_all_species(published: Published, imported: Path) -> None:
+    codes = read_places(published.chromosomes).codes
+    assert len(codes) == CHROMOSOME_ROWS
+    assert codes["human", "1"] == 564
+    assert [min(code for (one, _), code in codes.items() if one == species) for species in OFFSETS] == [
+        *(0, 564, 614, 654, 692, 717, 760, 803)
+    ]
+    assert codes["human", "10"] == codes["human", "1"] + 1 < codes["human", "2"]
+    vectors = load_model(imported / "models" / "old").chromosome_vectors
+    np.testing.assert_array_equal(vectors["homo_sapiens:1"], published.table[144_138].numpy())
+    for (species, chromosome), code in codes.items():
+        name = f"{FILES[species][0]}:{chromosome}"
+        np.testing.assert_array_equal(vectors[name], published.table[143_574 + code].numpy())
+
+
+def test_the_real_codes_are_the_published_token_ids(shared: Path) -> None:
+    folder = shared / "data" / "uce_artifacts"
+    codes = read_places(folder / "species_chrom.csv.gz").codes
+    with (folder / "chromosome_tokens.csv").open(newline="", encoding="utf-8") as stream:
+        rows = list(csv.DictReader(stream))
+    assert {(row["species"], row["chromosome"]): int(row["code"]) for row in rows} == codes
+    assert {int(row["token"]) - int(row["code"]) for row in rows} == {GENE_ROWS}
+
+
+def test_an_imported_model_and_table_make_a_vocabulary(published: Published, imported: Path) -> None:
+    model, table = load_model(imported / "models" / "old"), imported_table(imported, "mouse")
+    vocabulary = build_vocabulary(table, model.specials, chromosome_vectors=model.chromosome_vectors)
+    assert len(vocabulary.chromosome_names) == 25
+    code = read_places(published.chromosomes).codes["mouse", vocabulary.chromosome_names[0]]
+    np.testing.assert_array_equal(vocabulary.vectors[4], published.table[GENE_ROWS + code].numpy())
+
+
+def test_imported_tables_are_found_by_species(
+    published: Published, imported: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("UCE_HOME", str(imported))
+    assert load_gene_table("mouse_lemur", encoder="uce-esm2-15b").species == "microcebus_murinus"
+    assert load_model("old").name == "old"
+
+
+def test_the_weights_own_table_wins_over_the_file_of_tokens(published: Published, tmp_path: Path) -> None:
+    missing = tmp_path / "never-read.torch"
+    folder = published.run(tmp_path, tokens=missing, species=["pig"])
+    np.testing.assert_array_equal(load_model(folder).specials, published.table[:4].numpy())
+
+
+@pytest.mark.parametrize("rows", [GENE_ROWS, GENE_ROWS + CHROMOSOME_ROWS])
+def test_a_file_of_tokens_serves_weights_without_their_own(published: Published, tmp_path: Path, rows: int) -> None:
+    state = {name: tensor for name, tensor in published.state.items() if name != "pe_embedding.weight"}
+    torch.save(state, tmp_path / "weights.torch")
+    torch.save(published.table[:rows].clone(), tmp_path / "all_tokens.torch")
+    folder = published.run(
+        tmp_path, weights=tmp_path / "weights.torch", tokens=tmp_path / "all_tokens.torch", species=["pig"]
+    )
+    expected = random_chromosomes(WIDTH) if rows == GENE_ROWS else published.table[GENE_ROWS:]
+    vector = load_model(folder).chromosome_vectors["homo_sapiens:1"]
+    np.testing.assert_array_equal(vector, expected[564].numpy())
+    np.testing.assert_array_equal(imported_table(tmp_path, "pig").vectors[0] in published.table.numpy(), True)
+
+
+def test_weights_without_tokens_and_tables_of_other_lengths_are_refused(published: Published, tmp_path: Path) -> None:
+    state = {name: tensor for name, tensor in published.state.items() if name != "pe_embedding.weight"}
+    torch.save(state, tmp_path / "weights.torch")
+    torch.save(published.table[:999], tmp_path / "short.torch")
+    with pytest.raises(ModelError, match=r"weights.torch: no table of tokens. Give all_tokens.torch as well"):
+        published.run(tmp_path, weights=tmp_path / "weights.torch")
+    with pytest.raises(ModelError, match=r"short.torch: a table of tokens of \(999, 8\); \(145469, 8\) is needed"):
+        published.run(tmp_path, weights=tmp_path / "weights.torch", tokens=tmp_path / "short.torch")
+    torch.save({**state, "pe_embedding.weight": published.table[:999]}, tmp_path / "weights.torch")
+    with pytest.raises(ModelError, match=r"a table of 999 tokens, not 145,469"):
+        published.run(tmp_path, weights=tmp_path / "weights.torch")
+
+
+def test_the_published_look_up_moves_genes_of_zebrafish_alone_and_has_its_own_kind(
+    published: Published, imported: Path, tmp_path: Path
+) -> None:
+    folder = published.run(tmp_path, lookup="published", species=["zebrafish", "Homo sapiens"])
+    shifted, aligned = (
+        imported_table(tmp_path, "zebrafish", "uce-esm2-15b-shifted"),
+        imported_table(imported, "zebrafish"),
+    )
+    assert load_model(folder).gene_encoder == shifted.encoder == "uce-esm2-15b-shifted"
+    np.testing.assert_array_equal(shifted.vectors, aligned.vectors)
+    assert float((shifted.starts != aligned.starts).mean()) > 0.9
+    human = imported_table(tmp_path, "human", "uce-esm2-15b-shifted")
+    np.testing.assert_array_equal(human.starts, imported_table(imported, "human").starts)
+    # Each gene takes the place of the gene that many repeats before it in the order of the keys.
+    places = read_places(published.chromosomes)
+    zebrafish = places.species == "zebrafish"
+    listed: dict[str, list[int]] = {}
+    for symbol, start in zip(places.symbols[zebrafish].tolist(), places.starts[zebrafish].tolist(), strict=True):
+        listed.setdefault(symbol, []).append(start)
+    every = [start for symbol in published.keys["zebrafish"] for start in listed[symbol]]
+    expected = dict(zip(published.keys["zebrafish"], every, strict=False))
+    assert shifted.starts.tolist() == [expected[symbol] for symbol in shifted.ids.tolist()]
+
+
+def test_both_look_ups_give_the_published_places_of_zebrafish(golden: Any, shared: Path) -> None:
+    content = golden("sentences_zebrafish_duplicates")
+    places = read_places(shared / "data" / "uce_artifacts" / "species_chrom.csv.gz")
+    names = [name.upper() for name in content["var_names"].tolist()]
+    for lookup, suffix in (("aligned", "first"), ("published", "misaligned")):
+        rows = places.rows("zebrafish", names, lookup=lookup)  # type: ignore[arg-type]
+        codes = [places.codes["zebrafish", str(places.chromosomes[row])] for row in rows]
+        assert codes == content[f"chrom_code_{suffix}"][:60].tolist()
+        np.testing.assert_array_equal(places.starts[rows], content[f"start_{suffix}"][:60])
+
+
+def test_the_published_look_up_shifts_behind_a_repeated_symbol() -> None:
+    symbols = ["A", "B", "B", "C", "D"]
+    places = Places(np.array(symbols), np.array(list("12345")), np.arange(5), np.array(["x"] * 5))
+    assert places.rows("x", ["D", "A", "B", "C"]).tolist() == [4, 0, 1, 3]
+    assert places.rows("x", ["D", "B", "A", "C"], lookup="published").tolist() == [4, 1, 2, 0]
+    assert places.rows("x", ["A", "Q", "B"]).tolist() == [0, -1, 1]
+    assert places.rows("y", ["A"]).tolist() == [-1]
+    with pytest.raises(UsageError, match="lookup = 'shifted': choose one of aligned, published"):
+        places.rows("x", ["A"], lookup="shifted")  # type: ignore[arg-type]
+
+
+def test_keys_that_become_one_keep_the_first_place_and_the_last_vector(tmp_path: Path) -> None:
+    vectors = {"a": torch.ones(2), "B": torch.zeros(2), "A": torch.full((2,), 5.0)}
+    torch.save(vectors, tmp_path / "x.pt")
+    found = read_vectors(tmp_path / "x.pt")
+    assert list(found) == ["A", "B"]
+    assert found["A"].tolist() == [5, 5]
+
+
+def test_real_offsets_are_the_same_from_pickle_and_json(shared: Path) -> None:
+    folder = shared / "data" / "uce_artifacts"
+    assert read_offsets(folder / "species_offsets.pkl") == read_offsets(folder / "species_offsets.json") == OFFSETS
+
+
+# {"frog": 4, "human": 13466} as protocols 4, 2 and 0 write it.
+PICKLES = [
+    b"\x80\x04\x95\x18\x00\x00\x00\x00\x00\x00\x00}\x94(\x8c\x04frog\x94K\x04\x8c\x05human\x94M\x9a4u.",
+    b"\x80\x02}q\x00(X\x04\x00\x00\x00frogq\x01K\x04X\x05\x00\x00\x00humanq\x02M\x9a4u.",
+    b"(dp0\nVfrog\np1\nI4\nsVhuman\np2\nI13466\ns.",
+]
+
+
+@pytest.mark.parametrize("content", PICKLES, ids=["4", "2", "0"])
+def test_offsets_are_read_from_every_protocol_without_unpickling(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "offsets.pkl"
+    path.write_bytes(content)
+    assert read_offsets(path) == {"frog": 4, "human": 13466}
+    assert "GLOBAL" not in {opcode.name for opcode, _, _ in pickletools.genops(content)}
+
+
+def test_a_gene_without_a_listed_place_is_left_out_and_counted(published: Published, tmp_path: Path) -> None:
+    vectors = torch.load(published.file("pig"), weights_only=True)
+    renamed = {("NOWHERE" if i == 7 else key): vector for i, (key, vector) in enumerate(vectors.items())}
+    torch.save(renamed, tmp_path / published.file("pig").name)
+    published.run(tmp_path, proteins=tmp_path, species=["pig"])
+    table = imported_table(tmp_path, "pig")
+    assert len(table) == len(published.keys["pig"]) - 1
+    assert table.metadata["genes_without_place"] == 1
+
+
+def test_a_dictionary_in_another_order_or_of_another_release_is_refused(published: Published, tmp_path: Path) -> None:
+    vectors = torch.load(published.file("pig"), weights_only=True)
+    path = tmp_path / published.file("pig").name
+    torch.save(dict(reversed(vectors.items())), path)
+    with pytest.raises(ModelError, match=r"other vectors than in the table of tokens. Its keys are in another order"):
+        published.run(tmp_path, proteins=tmp_path, species=["pig"])
+    torch.save(dict(list(vectors.items())[100:]), path)
+    with pytest.raises(ModelError, match=r"symbols, the table of tokens has 15,772 rows for pig"):
+        published.run(tmp_path, proteins=tmp_path, species=["pig"])
+
+
+def test_species_without_a_file_or_an_offset_are_named(published: Published, tmp_path: Path) -> None:
+    (tmp_path / published.file("pig").name).write_bytes(published.file("pig").read_bytes())
+    with pytest.raises(ModelError, match=r"no vectors of xenopus_tropicalis, homo_sapiens, .*\(7 in all\)"):
+        published.run(tmp_path, proteins=tmp_path)
+    with pytest.raises(ModelError, match="no published genes of gallus_gallus; there are xenopus_tropicalis"):
+        published.run(tmp_path, species=["chicken"])
+    with pytest.raises(ModelError, match=r"files \*\.gene_symbol_to_embedding_ESM2\.pt are needed.*none found"):
+        published.run(tmp_path, proteins=tmp_path / "nothing")
+
+
+def test_a_second_import_keeps_equal_tables_and_refuses_others(published: Published, tmp_path: Path) -> None:
+    published.run(tmp_path, species=["pig"])
+    path = tmp_path / "genes" / "uce-esm2-15b" / "sus_scrofa.h5ad"
+    before = path.stat().st_mtime_ns
+    published.run(tmp_path, species=["pig"], name="other")
+    assert path.stat().st_mtime_ns == before
+    with pytest.raises(OutputExistsError, match="old exists"):
+        published.run(tmp_path, species=["pig"])
+    changed = {**published.state, "pe_embedding.weight": published.table * 2}
+    torch.save(changed, tmp_path / "weights.torch")
+    with pytest.raises(OutputExistsError, match=r"sus_scrofa.h5ad exists and differs"):
+        published.run(tmp_path, species=["pig"], name="third", weights=tmp_path / "weights.torch")
+    published.run(tmp_path, species=["pig"], weights=tmp_path / "weights.torch", overwrite=True)
+    np.testing.assert_allclose(load_model(tmp_path / "models" / "old").specials, 2 * published.table[:4].numpy())
+
+
+def test_heads_of_an_unusual_width_must_be_told(published_state: Callable[..., dict[str, Tensor]]) -> None:
+    state = published_state(layers=1, dim=12, hidden=16, protein_dim=WIDTH, out_dim=12)
+    with pytest.raises(ModelError, match="w: 12 wide, not a multiple of 64; say how many attention heads it has"):
+        published_encoder(state, path=Path("w"))
+    assert published_encoder(state, path=Path("w"), heads=3).config.heads == 3
+
+
+def test_weights_of_another_architecture_are_told_apart(published_state: Callable[..., dict[str, Tensor]]) -> None:
+    state = published_state(layers=2, dim=64, hidden=16, protein_dim=WIDTH, out_dim=12)
+    lacking = {name: tensor for name, tensor in state.items() if name != "transformer_encoder.layers.1.norm2.bias"}
+    with pytest.raises(ModelError, match=r"nothing unknown, blocks.1.feed_forward_norm.bias missing"):
+        published_encoder(lacking, path=Path("w"))
+    with pytest.raises(ModelError, match=r"classifier.weight unknown, nothing missing"):
+        published_encoder({**state, "classifier.weight": torch.ones(1)}, path=Path("w"))
+    with pytest.raises(ModelError, match=r"pos_encoder.pe: shape \(3,\)"):
+        published_encoder({**state, "pos_encoder.pe": torch.ones(3)}, path=Path("w"))
+    with pytest.raises(ModelError, match=r"encoder.0.weight: missing"):
+        published_encoder({}, path=Path("w"))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "columns none found"),
+        ("a,b\n1,2\n", "columns a, b found; gene_symbol, chromosome, start, species are needed"),
+        ("gene_symbol,chromosome,start,species\n", "are needed"),
+        ("gene_symbol,chromosome,start,species\nA,1,5,human\nB,1\n", "line 3 has another number of columns"),
+        ("gene_symbol,chromosome,start,species\nA,1,5.5,human\n", "start 5.5 found"),
+        ("gene_symbol,chromosome,start,species\nA,1,-5,human\n", "start -5 found"),
+    ],
+)
+def test_a_damaged_table_of_chromosomes_is_refused(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "species_chrom.csv"
+    path.write_text(text)
+    with pytest.raises(ModelError, match=message):
+        read_places(path)
+
+
+def test_tables_and_offsets_of_other_species_are_refused(published: Published, tmp_path: Path) -> None:
+    one = tmp_path / "one.csv"
+    one.write_text("gene_symbol,chromosome,start,species\nA,1,5,human\n")
+    with pytest.raises(ModelError, match=r"one.csv: 1 chromosomes; the published file has 1,895 of the 8 species"):
+        published.run(tmp_path, chromosomes=one)
+    for offsets in ({"frog": 5}, {"frog": 4, "human": 4}, {"frog": 4, "human": 999_999}, {"frog": 4, "elf": 9}):
+        path = tmp_path / "offsets.json"
+        path.write_text(json.dumps(offsets))
+        with pytest.raises(ModelError, match="not the offsets of the published table"):
+            published.run(tmp_path, offsets=path)
