@@ -107,8 +107,16 @@ def test_a_10x_source_becomes_a_file_with_its_counts(
 
 
 def test_a_file_in_an_old_layout_is_written_in_todays(shared: Path, tmp_path: Path) -> None:
+    from uce.outputs import add_embedding, obsm_keys
     from uce.rewriting import copy_h5ad
 
-    copy_h5ad(shared / "data" / "inputs" / "old_krumsiek11.h5ad", tmp_path / "new.h5ad")
+    source = shared / "data" / "inputs" / "anndata_v0.5.0.h5ad"  # its obs and obsm are compound tables
+    assert obsm_keys(source) == {"X_pca", "X_umap"}
+    copy_h5ad(source, tmp_path / "new.h5ad")
+    with h5py.File(tmp_path / "new.h5ad", "r+") as file:
+        cells = file["obsm/X_pca"].shape[0]
+        vectors = np.ones((cells, 2), np.float32)
+        add_embedding(file, iter([vectors]), shape=vectors.shape, key="X_uce", record={"seed": 0}, overwrite=False)
     result = ad.read_h5ad(tmp_path / "new.h5ad")
-    assert result.shape == (640, 11)
+    assert sorted(result.obsm) == ["X_pca", "X_uce", "X_umap"]
+    assert result.uns["uce"]["X_uce"]["seed"] == 0

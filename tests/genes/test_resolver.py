@@ -17,7 +17,8 @@ def found(names, table):
     """Ids (or "") and reasons, name by name."""
     resolution = resolve(names, table)
     return [
-        (str(table.ids[row]) if row >= 0 else "", str(why)) for row, why in zip(resolution.rows, resolution.reasons)
+        (str(table.ids[row]) if row >= 0 else "", str(why))
+        for row, why in zip(resolution.rows, resolution.reasons, strict=True)
     ]
 
 
@@ -223,6 +224,11 @@ def test_a_panel_passes_with_a_warning_and_a_full_file_without():
     (warning,) = _covered(symbols[:300], table, column_counts=np.ones(300))
     assert "only 300 genes were resolved" in warning
     assert _covered(symbols[:300], table, column_counts=np.ones(300), min_genes=100) == []
+    # Genes without a protein do not raise what a small file needs.
+    chromosome = [*table.ids[:200].tolist(), *(f"ENSG9{i:010d}" for i in range(300))]
+    assert len(_covered(chromosome, table)) == 1
+    with pytest.raises(InputError, match="them: 200; at least 250 are needed"):
+        _covered([*table.ids[:200].tolist(), *(f"odd{i}" for i in range(300))], table)
 
 
 def test_too_few_genes_show_names_of_the_file_beside_names_of_the_table():
@@ -230,10 +236,10 @@ def test_too_few_genes_show_names_of_the_file_beside_names_of_the_table():
     symbols = sorted(set(table.symbols.tolist()) - {""})
     names = [*symbols[:499], *(f"odd{i}" for i in range(9000))]
     with pytest.raises(
-        InputError, match=r"only 499 genes \(500 are needed\).*Not found: odd0, odd1.*In the table: \w+"
+        InputError, match=r"found among them: 499; at least 500 are.*Not found: odd0, odd1.*In the table: \w+"
     ):
         _covered(names, table)
-    with pytest.raises(InputError, match=r"only 19 genes \(20 are needed\)"):
+    with pytest.raises(InputError, match=r"genes of human .*: 19; at least 20 are needed\. That is too few"):
         _covered(symbols[:19], table)
     assert _covered([*symbols[:500], *names[499:]], table) == []
 
@@ -245,7 +251,7 @@ def test_the_share_of_counts_is_held_to_its_limits():
         warnings = _covered(names, table, column_counts=np.array([*np.ones(1000), rest]))
         assert len(warnings) == outcome
     assert "only 71.4% of the counts lie in resolved genes (names left out: noncoding 1)" in warnings[0]
-    with pytest.raises(InputError, match=r"only 47.6% of the counts"):
+    with pytest.raises(InputError, match=r"with 47.6% of the counts; at least 50% is needed"):
         _covered(names, table, column_counts=np.array([*np.ones(1000), 1100.0]))
     assert len(_covered(names, table, column_counts=np.array([*np.ones(1000), 1100.0]), min_share=0.3)) == 1
 

@@ -1,9 +1,10 @@
 import gzip
 
-import anndata
+import h5py
 import numpy as np
 import pandas as pd
 import pytest
+from anndata.io import read_elem
 
 from uce.errors import InputError, UsageError
 from uce.genes.bundled import bundled_species
@@ -194,6 +195,7 @@ def test_candidates_limit_the_choice():
         detect_species(var_of(symbols_of("human")), candidates=["sus_scrofa", "homo_sapiens"]).species == "homo_sapiens"
     )
     names = symbols_of("mouse")
+    assert symbol_matches(names, candidates=["saccharomyces_cerevisiae"]) == {}
     assert set(symbol_matches(names, candidates=["rattus_norvegicus", "danio_rerio"])) <= {
         "rattus_norvegicus",
         "danio_rerio",
@@ -214,7 +216,8 @@ def test_every_real_file_is_told_right_or_refused_for_its_species(shared):
     paths = sorted((shared / "data" / "cells").glob("*.h5ad"))
     assert len(paths) == 20
     for path in paths:
-        var = anndata.read_h5ad(path, backed="r").var
+        with h5py.File(path) as file:
+            var = read_elem(file["var"])
         latin = {"human": "homo_sapiens", "mouse": "mus_musculus"}
         expected = REAL.get(path.stem, latin.get(path.stem.split("_")[0], ""))
         if expected in bundled_species():
@@ -225,7 +228,7 @@ def test_every_real_file_is_told_right_or_refused_for_its_species(shared):
 
 
 def test_whole_annotations_with_their_noncoding_names_are_told_right(shared):
-    for species in bundled_species():
+    for species in ("danio_rerio", "macaca_mulatta", "caenorhabditis_elegans"):
         with gzip.open(shared / "data" / "genes" / f"{species}.csv.gz", "rt") as stream:
             genes = pd.read_csv(stream, dtype=str, keep_default_na=False)
         as_10x = np.where(genes.symbol == "", genes.gene_id, genes.symbol)

@@ -11,8 +11,6 @@ import anndata as ad
 import h5py
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from scipy import sparse
 
 from uce.cells.counts import open_counts
@@ -608,27 +606,21 @@ def test_63_a_barnyard_keeps_both_species_for_the_resolver_to_tell_apart() -> No
         assert len(counts.var) == 7
 
 
-@given(data=st.data())
-@settings(max_examples=120, deadline=None)
-def test_no_flipped_byte_ends_in_anything_but_counts_or_one_clear_sentence(
-    data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
-) -> None:
-    folder = tmp_path_factory.getbasetemp() / "flipped"
-    folder.mkdir(exist_ok=True)
-    sound = folder / "sound.h5ad"
-    if not sound.exists():
-        some_cells().write_h5ad(sound, compression="gzip")
-    content = bytearray(sound.read_bytes())
-    for _ in range(data.draw(st.integers(1, 4))):
-        content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
-    broken = folder / "broken.h5ad"
-    broken.write_bytes(content)
+@pytest.mark.parametrize("seed", range(60))
+def test_flipped_bytes_end_in_counts_or_in_one_clear_sentence(seed: int, tmp_path: Path) -> None:
+    path = tmp_path / "cells.h5ad"
+    some_cells().write_h5ad(path, compression="gzip")
+    rng = np.random.default_rng(seed)
+    content = np.frombuffer(path.read_bytes(), np.uint8).copy()
+    places = rng.integers(0, content.size, 1 + seed % 4)
+    content[places] = rng.integers(0, 256, places.size)
+    path.write_bytes(content.tobytes())
     refusal = None
     try:
-        with open_counts(broken) as counts:
+        with open_counts(path) as counts:
             block = counts.read(0, counts.n_cells)
             assert block.shape == (counts.n_cells, len(counts.var))
             assert (block.data > 0).all()
     except UceError as error:
         refusal = str(error)
-    assert refusal is None or (refusal.startswith(str(broken)) and "\n" not in refusal)
+    assert refusal is None or (refusal.startswith(str(path)) and "\n" not in refusal)

@@ -45,7 +45,7 @@ def small() -> Callable[..., Encoder]:
 def saved(tmp_path: Path, small: Callable[..., Encoder]) -> Callable[..., Path]:
     """Save a small model and return its folder; arguments replace those of `save_model`."""
 
-    def make(name: str = "tiny", **changes: Any) -> Path:
+    def make(folder: str = "tiny", **changes: Any) -> Path:
         given: dict[str, Any] = {
             "encoder": small(),
             "rule": SentenceRule(draws=32, max_tokens=64),
@@ -54,7 +54,7 @@ def saved(tmp_path: Path, small: Callable[..., Encoder]) -> Callable[..., Path]:
             "gene_tables": [{"species": "homo_sapiens", "encoder": "toy", "sha256": "ab12"}],
             "info": {"objective": "masked", "metrics": {"kNN macro-F1": 0.5}},
         }
-        return save_model(tmp_path / name, **{**given, **changes})
+        return save_model(tmp_path / folder, **{**given, **changes})
 
     return make
 

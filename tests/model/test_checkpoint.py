@@ -103,6 +103,7 @@ def test_a_folder_holds_exactly_four_files_and_the_card_states_the_facts(saved: 
         assert fact in card
     assert "## Licence\n\nNot recorded." in card
     assert "uce embed cells.h5ad --model tiny" in card
+    assert (saved("temporary", name="final") / "README.md").read_text().startswith("# final\n")
 
 
 def test_a_name_is_looked_up_in_the_users_folder_before_the_bundled_models(
@@ -124,6 +125,7 @@ def test_an_output_folder_of_the_same_name_does_not_hide_a_model(
 ) -> None:
     shutil.copytree(saved(), uce_home / "models" / "mini")
     (tmp_path / "work" / "mini").mkdir(parents=True)
+    (tmp_path / "work" / "mini" / "cells.h5ad").touch()
     monkeypatch.chdir(tmp_path / "work")
     assert find_model("mini") == uce_home / "models" / "mini"
 

@@ -2,10 +2,11 @@
 
 import csv
 import gzip
+import itertools
 import json
 import pickletools
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from uce.genes.sources import Places, read_offsets, read_places, read_vectors
 from uce.genes.tables import GeneTable, load_gene_table, read_table
 from uce.genes.vocabulary import build_vocabulary
 from uce.model.checkpoint import load_model
-from uce.model.published import CHROMOSOME_ROWS, GENE_ROWS, import_published, random_chromosomes
+from uce.model.published import CHROMOSOME_ROWS, GENE_ROWS, import_published
 from uce.model.weights import published_encoder
 
 WIDTH = 8
@@ -33,7 +34,6 @@ OFFSETS = {
     "pig": 102072,
     "zebrafish": 117844,
 }
-CHROMOSOMES = dict(zip(OFFSETS, (564, 50, 40, 38, 25, 43, 43, 1092), strict=True))
 FILES = {
     "frog": ("xenopus_tropicalis", "Xenopus_tropicalis.Xenopus_tropicalis_v9.1"),
     "human": ("homo_sapiens", "Homo_sapiens.GRCh38"),
@@ -49,83 +49,95 @@ SUFFIX = ".gene_symbol_to_embedding_ESM2.pt"
 
 @dataclass
 class Published:
-    """Files of exactly the published form, narrow."""
+    """Files of exactly the published form, narrow; in the made-up ones each species has few genes."""
 
     folder: Path
     chromosomes: Path
-    offsets: Path
-    table: Tensor
+    offsets: dict[str, int]
+    gene_rows: int
+    chromosome_rows: int
     state: dict[str, Tensor]
-    keys: dict[str, list[str]]
+    keys: dict[str, list[str]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        generator = np.random.default_rng(1)
+        rows = generator.standard_normal((self.gene_rows + self.chromosome_rows, WIDTH)).astype(np.float32)
+        rows[0] = 0
+        self.table = torch.from_numpy(rows)
+        self.state["pe_embedding.weight"] = self.table
+        torch.save(self.state, self.folder / "weights.torch")
+        self.places = places = read_places(self.chromosomes)
+        for species in self.offsets:
+            vectors = self.table[self.block(species)]
+            symbols = np.unique(places.symbols[places.species == species])
+            chosen = generator.permutation(symbols)[: len(vectors)].tolist()
+            content = {symbol if i % 3 else symbol.lower(): vectors[i] for i, symbol in enumerate(chosen)}
+            # One symbol once more in other letters: the first one's place and the last one's vector are to be taken.
+            twin = next(symbol for symbol in chosen[1:] if symbol in content and symbol.lower() != symbol)
+            content |= {twin.lower(): content[twin], twin: vectors[0] + 1}
+            torch.save(content, self.file(species))
+            self.keys[species] = chosen
+
+    def block(self, species: str) -> slice:
+        ends = [*list(self.offsets.values())[1:], self.gene_rows]
+        return slice(self.offsets[species], ends[list(self.offsets).index(species)])
+
+    def file(self, species: str) -> Path:
+        return self.folder / (FILES[species][1] + SUFFIX)
 
     def run(self, home: Path, **changes: Any) -> Path:
         given: dict[str, Any] = {
             "chromosomes": self.chromosomes,
-            "offsets": self.offsets,
+            "offsets": self.folder / "offsets.json",
             "proteins": self.folder,
             "name": "old",
             "models": home / "models",
             "genes": home / "genes",
         }
-        return import_published(changes.pop("weights", self.folder / "weights.torch"), **{**given, **changes})
-
-    def file(self, species: str) -> Path:
-        return self.folder / (FILES[species][1] + SUFFIX)
-
-
-def block(species: str) -> slice:
-    ends = dict(zip(OFFSETS, [*list(OFFSETS.values())[1:], GENE_ROWS], strict=True))
-    return slice(OFFSETS[species], ends[species])
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("uce.model.published.GENE_ROWS", self.gene_rows)
+            patch.setattr("uce.model.published.CHROMOSOME_ROWS", self.chromosome_rows)
+            return import_published(changes.pop("weights", self.folder / "weights.torch"), **{**given, **changes})
 
 
-def write_places(path: Path) -> None:
-    """A table of chromosomes of the published form: its species and counts, every tenth symbol of zebrafish twice."""
-    with gzip.open(path, "wt", newline="", encoding="utf-8") as stream:
+@pytest.fixture(scope="module")
+def narrow_state(published_state: Callable[..., dict[str, Tensor]]) -> dict[str, Tensor]:
+    return published_state(layers=2, dim=64, hidden=16, protein_dim=WIDTH, out_dim=12)
+
+
+@pytest.fixture(scope="module")
+def made_up(tmp_path_factory: pytest.TempPathFactory, narrow_state: dict[str, Tensor]) -> Published:
+    """Eight species of 40 to 47 genes on 2 to 9 chromosomes; every third zebrafish symbol is listed twice."""
+    folder = tmp_path_factory.mktemp("made-up")
+    sizes = {species: 40 + i for i, species in enumerate(OFFSETS)}
+    with (folder / "species_chrom.csv").open("w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream)
         writer.writerow(["gene_symbol", "chromosome", "start", "species"])
-        for species, number in CHROMOSOMES.items():
-            genes = block(species).stop - block(species).start + 3
-            for gene in range(genes):
-                writer.writerow([f"{species.upper()}-{gene}", str(gene % number + 1), 1000 + 7 * gene, species])
-                if species == "zebrafish" and gene % 10 == 0:
-                    writer.writerow([f"{species.upper()}-{gene}", "1", 5, species])
+        for number, (species, size) in enumerate(sizes.items(), 2):
+            for gene in range(size + 3):
+                rows = [[f"{species}-{gene}".upper(), gene % number + 1, 1000 + 7 * gene, species]]
+                if species == "zebrafish" and gene % 3 == 0:
+                    rows.append([rows[0][0], 1, gene + 1, species])
+                writer.writerows(rows)
+    firsts = [4, *(4 + total for total in itertools.accumulate(sizes.values()))]
+    offsets = dict(zip(sizes, firsts, strict=False))
+    (folder / "offsets.json").write_text(json.dumps(offsets))
+    return Published(folder, folder / "species_chrom.csv", offsets, firsts[-1], sum(range(2, 10)), dict(narrow_state))
 
 
-def build(folder: Path, chromosomes: Path, offsets: Path, state: dict[str, Tensor]) -> Published:
-    generator = np.random.default_rng(1)
-    table = torch.from_numpy(generator.standard_normal((GENE_ROWS + CHROMOSOME_ROWS, WIDTH)).astype(np.float32))
-    table[0] = 0
-    state = {**state, "pe_embedding.weight": table}
-    torch.save(state, folder / "weights.torch")
-    places, keys = read_places(chromosomes), {}
-    for species in OFFSETS:
-        rows = table[block(species)]
-        symbols = np.unique(places.symbols[places.species == species])
-        chosen = generator.permutation(symbols)[: len(rows)].tolist()
-        vectors = {symbol if i % 3 else symbol.lower(): rows[i] for i, symbol in enumerate(chosen)}
-        # The same symbol once more in other letters: it keeps the first one's place, and this vector is the one.
-        name = next(symbol for symbol in chosen[10:] if symbol in vectors and symbol.lower() != symbol)
-        vectors[name.lower()] = vectors[name]
-        vectors[name] = rows[0] + 1
-        torch.save(vectors, folder / (FILES[species][1] + SUFFIX))
-        keys[species] = chosen
-    return Published(folder, chromosomes, offsets, table, state, keys)
+@pytest.fixture(scope="module")
+def real(tmp_path_factory: pytest.TempPathFactory, narrow_state: dict[str, Tensor], shared: Path) -> Published:
+    """The real table of chromosomes and real offsets, with weights and vectors of exactly the published form."""
+    folder, files = tmp_path_factory.mktemp("real"), shared / "data" / "uce_artifacts"
+    offsets = read_offsets(files / "species_offsets.pkl")
+    (folder / "offsets.json").write_text(json.dumps(offsets))
+    return Published(folder, files / "species_chrom.csv.gz", offsets, GENE_ROWS, CHROMOSOME_ROWS, dict(narrow_state))
 
 
-@pytest.fixture(scope="module", params=["made up", "real"])
-def published(
-    request: Any, tmp_path_factory: pytest.TempPathFactory, published_state: Callable[..., dict[str, Tensor]]
-) -> Published:
-    folder = tmp_path_factory.mktemp("published")
-    if request.param == "real":
-        real = request.getfixturevalue("shared") / "data" / "uce_artifacts"
-        chromosomes, offsets = real / "species_chrom.csv.gz", real / "species_offsets.pkl"
-    else:
-        chromosomes, offsets = folder / "species_chrom.csv.gz", folder / "species_offsets.json"
-        write_places(chromosomes)
-        offsets.write_text(json.dumps(OFFSETS))
-    state = published_state(layers=2, dim=64, hidden=16, protein_dim=WIDTH, out_dim=12)
-    return build(folder, chromosomes, offsets, state)
+@pytest.fixture(scope="module", params=["made_up", "real"])
+def published(request: pytest.FixtureRequest) -> Published:
+    files: Published = request.getfixturevalue(request.param)
+    return files
 
 
 @pytest.fixture(scope="module")
@@ -146,9 +158,9 @@ def test_every_gene_has_the_row_of_its_offset_and_position(published: Published,
     assert (table.species, table.encoder) == (FILES[species][0], "uce-esm2-15b")
     assert table.ids.tolist() == sorted(published.keys[species])
     assert table.symbols.tolist() == table.ids.tolist()
-    assert table.metadata["first_row"] == OFFSETS[species]
+    assert table.metadata["first_row"] == published.offsets[species]
     position = {symbol: i for i, symbol in enumerate(published.keys[species])}
-    rows = OFFSETS[species] + np.array([position[symbol] for symbol in table.ids.tolist()])
+    rows = published.offsets[species] + np.array([position[symbol] for symbol in table.ids.tolist()])
     np.testing.assert_array_equal(table.vectors, published.table[rows].numpy())
 
 
@@ -156,7 +168,8 @@ def test_every_gene_has_the_row_of_its_offset_and_position(published: Published,
 def test_every_gene_stands_where_it_is_first_listed(published: Published, imported: Path, species: str) -> None:
     table = imported_table(imported, species)
     first: dict[str, tuple[str, int]] = {}
-    with gzip.open(published.chromosomes, "rt", encoding="utf-8") as stream:
+    opened = gzip.open if published.chromosomes.suffix == ".gz" else open
+    with opened(published.chromosomes, "rt", encoding="utf-8") as stream:
         for row in csv.DictReader(stream):
             if row["species"] == species:
                 first.setdefault(row["gene_symbol"], (row["chromosome"], int(row["start"])))
@@ -165,55 +178,58 @@ def test_every_gene_stands_where_it_is_first_listed(published: Published, import
 
 
 def test_symbols_of_the_chromosome_table_without_a_key_get_no_gene(published: Published, imported: Path) -> None:
-    places = read_places(published.chromosomes)
+    places = published.places
     listed = set(places.symbols[places.species == "human"].tolist())
     dropped = listed - set(imported_table(imported, "human").ids.tolist())
-    assert len(dropped) == len(listed) - 19_790 >= 3
+    assert len(dropped) == len(listed) - len(published.keys["human"]) >= 3
 
 
 def test_the_folder_holds_the_weights_specials_and_named_chromosomes(published: Published, imported: Path) -> None:
     model = load_model(imported / "models" / "old")
     np.testing.assert_array_equal(model.specials, published.table[:4].numpy())
-    assert len(model.chromosome_vectors) == CHROMOSOME_ROWS
+    assert len(model.chromosome_vectors) == published.chromosome_rows
     assert (model.gene_encoder, model.rule.draws, model.rule.max_tokens) == ("uce-esm2-15b", 1024, 1536)
     assert [line["species"] for line in model.gene_tables] == [latin for latin, _ in FILES.values()]
     assert model.gene_tables[1]["sha256"] == imported_table(imported, "human").sha256
     assert (model.config.layers, model.config.heads, model.config.dim) == (2, 1, 64)
-    vectors = published.table[torch.randint(4, GENE_ROWS, (2, 40))]
+    vectors = published.table[torch.randint(4, published.gene_rows, (2, 40))]
     direct = published_encoder(published.state, path=Path("state"))
     assert torch.equal(model.encoder(vectors), direct(vectors))
 
 
-def test_chromosome_codes_are_ranks_of_text_over_all_species(published: Published, imported: Path) -> None:
-    codes = read_places(published.chromosomes).codes
-    assert len(codes) == CHROMOSOME_ROWS
-    assert codes["human", "1"] == 564
-    assert [min(code for (one, _), code in codes.items() if one == species) for species in OFFSETS] == [
-        *(0, 564, 614, 654, 692, 717, 760, 803)
-    ]
-    assert codes["human", "10"] == codes["human", "1"] + 1 < codes["human", "2"]
+def test_every_chromosome_has_the_row_of_its_rank_among_all_names(published: Published, imported: Path) -> None:
+    codes = published.places.codes
+    assert [f"{species}_{chromosome}" for species, chromosome in codes] == sorted(
+        f"{species}_{chromosome}" for species, chromosome in codes
+    )
     vectors = load_model(imported / "models" / "old").chromosome_vectors
-    np.testing.assert_array_equal(vectors["homo_sapiens:1"], published.table[144_138].numpy())
+    assert len(vectors) == len(codes) == published.chromosome_rows
     for (species, chromosome), code in codes.items():
         name = f"{FILES[species][0]}:{chromosome}"
-        np.testing.assert_array_equal(vectors[name], published.table[143_574 + code].numpy())
+        np.testing.assert_array_equal(vectors[name], published.table[published.gene_rows + code].numpy())
 
 
-def test_the_real_codes_are_the_published_token_ids(shared: Path) -> None:
+def test_the_real_blocks_and_codes_are_the_published_ones(shared: Path) -> None:
     folder = shared / "data" / "uce_artifacts"
+    assert read_offsets(folder / "species_offsets.pkl") == read_offsets(folder / "species_offsets.json") == OFFSETS
     codes = read_places(folder / "species_chrom.csv.gz").codes
     with (folder / "chromosome_tokens.csv").open(newline="", encoding="utf-8") as stream:
         rows = list(csv.DictReader(stream))
     assert {(row["species"], row["chromosome"]): int(row["code"]) for row in rows} == codes
     assert {int(row["token"]) - int(row["code"]) for row in rows} == {GENE_ROWS}
+    assert (len(codes), codes["human", "1"], GENE_ROWS + codes["human", "1"]) == (1_895, 564, 144_138)
+    firsts = [min(code for (one, _), code in codes.items() if one == species) for species in OFFSETS]
+    assert firsts == [0, 564, 614, 654, 692, 717, 760, 803]
 
 
 def test_an_imported_model_and_table_make_a_vocabulary(published: Published, imported: Path) -> None:
     model, table = load_model(imported / "models" / "old"), imported_table(imported, "mouse")
     vocabulary = build_vocabulary(table, model.specials, chromosome_vectors=model.chromosome_vectors)
-    assert len(vocabulary.chromosome_names) == 25
-    code = read_places(published.chromosomes).codes["mouse", vocabulary.chromosome_names[0]]
-    np.testing.assert_array_equal(vocabulary.vectors[4], published.table[GENE_ROWS + code].numpy())
+    codes = published.places.codes
+    rows = published.gene_rows + np.array([codes["mouse", name] for name in vocabulary.chromosome_names])
+    np.testing.assert_array_equal(
+        vocabulary.vectors[: vocabulary.first_gene], published.table[[0, 1, 2, 3, *rows]].numpy()
+    )
 
 
 def test_imported_tables_are_found_by_species(
@@ -224,37 +240,43 @@ def test_imported_tables_are_found_by_species(
     assert load_model("old").name == "old"
 
 
-def test_the_weights_own_table_wins_over_the_file_of_tokens(published: Published, tmp_path: Path) -> None:
+def test_the_weights_own_table_wins_over_the_file_of_tokens(made_up: Published, tmp_path: Path) -> None:
     missing = tmp_path / "never-read.torch"
-    folder = published.run(tmp_path, tokens=missing, species=["pig"])
-    np.testing.assert_array_equal(load_model(folder).specials, published.table[:4].numpy())
+    folder = made_up.run(tmp_path, tokens=missing, species=["pig"])
+    np.testing.assert_array_equal(load_model(folder).specials, made_up.table[:4].numpy())
 
 
-@pytest.mark.parametrize("rows", [GENE_ROWS, GENE_ROWS + CHROMOSOME_ROWS])
-def test_a_file_of_tokens_serves_weights_without_their_own(published: Published, tmp_path: Path, rows: int) -> None:
+@pytest.mark.parametrize("with_chromosomes", [False, True])
+def test_a_file_of_tokens_serves_weights_without_their_own(
+    published: Published, tmp_path: Path, with_chromosomes: bool
+) -> None:
     state = {name: tensor for name, tensor in published.state.items() if name != "pe_embedding.weight"}
     torch.save(state, tmp_path / "weights.torch")
-    torch.save(published.table[:rows].clone(), tmp_path / "all_tokens.torch")
+    tokens = published.table if with_chromosomes else published.table[: published.gene_rows].clone()
+    torch.save(tokens, tmp_path / "all_tokens.torch")
     folder = published.run(
-        tmp_path, weights=tmp_path / "weights.torch", tokens=tmp_path / "all_tokens.torch", species=["pig"]
+        tmp_path, weights=tmp_path / "weights.torch", tokens=tmp_path / "all_tokens.torch", species=["macaca_mulatta"]
     )
-    expected = random_chromosomes(WIDTH) if rows == GENE_ROWS else published.table[GENE_ROWS:]
-    vector = load_model(folder).chromosome_vectors["homo_sapiens:1"]
-    np.testing.assert_array_equal(vector, expected[564].numpy())
-    np.testing.assert_array_equal(imported_table(tmp_path, "pig").vectors[0] in published.table.numpy(), True)
+    drawn = torch.normal(0.0, 1.0, (published.chromosome_rows, WIDTH), generator=torch.Generator().manual_seed(23))
+    expected = published.table[published.gene_rows :] if with_chromosomes else drawn
+    code = published.places.codes["human", "1"]
+    vectors = load_model(folder).chromosome_vectors
+    np.testing.assert_array_equal(vectors["homo_sapiens:1"], expected[code].numpy())
+    (block,) = imported_table(tmp_path, "macaca_mulatta").vectors[:1]
+    assert (published.table[published.block("macaca_mulatta")].numpy() == block).all(axis=1).sum() == 1
 
 
-def test_weights_without_tokens_and_tables_of_other_lengths_are_refused(published: Published, tmp_path: Path) -> None:
-    state = {name: tensor for name, tensor in published.state.items() if name != "pe_embedding.weight"}
+def test_weights_without_tokens_and_tables_of_other_lengths_are_refused(made_up: Published, tmp_path: Path) -> None:
+    state = {name: tensor for name, tensor in made_up.state.items() if name != "pe_embedding.weight"}
     torch.save(state, tmp_path / "weights.torch")
-    torch.save(published.table[:999], tmp_path / "short.torch")
+    torch.save(made_up.table[:99], tmp_path / "short.torch")
     with pytest.raises(ModelError, match=r"weights.torch: no table of tokens. Give all_tokens.torch as well"):
-        published.run(tmp_path, weights=tmp_path / "weights.torch")
-    with pytest.raises(ModelError, match=r"short.torch: a table of tokens of \(999, 8\); \(145469, 8\) is needed"):
-        published.run(tmp_path, weights=tmp_path / "weights.torch", tokens=tmp_path / "short.torch")
-    torch.save({**state, "pe_embedding.weight": published.table[:999]}, tmp_path / "weights.torch")
-    with pytest.raises(ModelError, match=r"a table of 999 tokens, not 145,469"):
-        published.run(tmp_path, weights=tmp_path / "weights.torch")
+        made_up.run(tmp_path, weights=tmp_path / "weights.torch")
+    with pytest.raises(ModelError, match=r"short.torch: a table of tokens of \(99, 8\); \(396, 8\) is needed"):
+        made_up.run(tmp_path, weights=tmp_path / "weights.torch", tokens=tmp_path / "short.torch")
+    torch.save({**state, "pe_embedding.weight": made_up.table[:99]}, tmp_path / "weights.torch")
+    with pytest.raises(ModelError, match="a table of 99 tokens, not 396"):
+        made_up.run(tmp_path, weights=tmp_path / "weights.torch")
 
 
 def test_the_published_look_up_moves_genes_of_zebrafish_alone_and_has_its_own_kind(
@@ -267,11 +289,11 @@ def test_the_published_look_up_moves_genes_of_zebrafish_alone_and_has_its_own_ki
     )
     assert load_model(folder).gene_encoder == shifted.encoder == "uce-esm2-15b-shifted"
     np.testing.assert_array_equal(shifted.vectors, aligned.vectors)
-    assert float((shifted.starts != aligned.starts).mean()) > 0.9
+    assert float((shifted.starts != aligned.starts).mean()) > 0.7
     human = imported_table(tmp_path, "human", "uce-esm2-15b-shifted")
     np.testing.assert_array_equal(human.starts, imported_table(imported, "human").starts)
     # Each gene takes the place of the gene that many repeats before it in the order of the keys.
-    places = read_places(published.chromosomes)
+    places = published.places
     zebrafish = places.species == "zebrafish"
     listed: dict[str, list[int]] = {}
     for symbol, start in zip(places.symbols[zebrafish].tolist(), places.starts[zebrafish].tolist(), strict=True):
@@ -311,11 +333,6 @@ def test_keys_that_become_one_keep_the_first_place_and_the_last_vector(tmp_path:
     assert found["A"].tolist() == [5, 5]
 
 
-def test_real_offsets_are_the_same_from_pickle_and_json(shared: Path) -> None:
-    folder = shared / "data" / "uce_artifacts"
-    assert read_offsets(folder / "species_offsets.pkl") == read_offsets(folder / "species_offsets.json") == OFFSETS
-
-
 # {"frog": 4, "human": 13466} as protocols 4, 2 and 0 write it.
 PICKLES = [
     b"\x80\x04\x95\x18\x00\x00\x00\x00\x00\x00\x00}\x94(\x8c\x04frog\x94K\x04\x8c\x05human\x94M\x9a4u.",
@@ -332,51 +349,51 @@ def test_offsets_are_read_from_every_protocol_without_unpickling(tmp_path: Path,
     assert "GLOBAL" not in {opcode.name for opcode, _, _ in pickletools.genops(content)}
 
 
-def test_a_gene_without_a_listed_place_is_left_out_and_counted(published: Published, tmp_path: Path) -> None:
-    vectors = torch.load(published.file("pig"), weights_only=True)
+def test_a_gene_without_a_listed_place_is_left_out_and_counted(made_up: Published, tmp_path: Path) -> None:
+    vectors = torch.load(made_up.file("pig"), weights_only=True)
     renamed = {("NOWHERE" if i == 7 else key): vector for i, (key, vector) in enumerate(vectors.items())}
-    torch.save(renamed, tmp_path / published.file("pig").name)
-    published.run(tmp_path, proteins=tmp_path, species=["pig"])
+    torch.save(renamed, tmp_path / made_up.file("pig").name)
+    made_up.run(tmp_path, proteins=tmp_path, species=["pig"])
     table = imported_table(tmp_path, "pig")
-    assert len(table) == len(published.keys["pig"]) - 1
+    assert len(table) == len(made_up.keys["pig"]) - 1
     assert table.metadata["genes_without_place"] == 1
 
 
-def test_a_dictionary_in_another_order_or_of_another_release_is_refused(published: Published, tmp_path: Path) -> None:
-    vectors = torch.load(published.file("pig"), weights_only=True)
-    path = tmp_path / published.file("pig").name
+def test_a_dictionary_in_another_order_or_of_another_release_is_refused(made_up: Published, tmp_path: Path) -> None:
+    vectors = torch.load(made_up.file("pig"), weights_only=True)
+    path = tmp_path / made_up.file("pig").name
     torch.save(dict(reversed(vectors.items())), path)
     with pytest.raises(ModelError, match=r"other vectors than in the table of tokens. Its keys are in another order"):
-        published.run(tmp_path, proteins=tmp_path, species=["pig"])
-    torch.save(dict(list(vectors.items())[100:]), path)
-    with pytest.raises(ModelError, match=r"symbols, the table of tokens has 15,772 rows for pig"):
-        published.run(tmp_path, proteins=tmp_path, species=["pig"])
+        made_up.run(tmp_path, proteins=tmp_path, species=["pig"])
+    torch.save(dict(list(vectors.items())[10:]), path)
+    with pytest.raises(ModelError, match="37 symbols, the table of tokens has 46 rows for pig"):
+        made_up.run(tmp_path, proteins=tmp_path, species=["pig"])
 
 
-def test_species_without_a_file_or_an_offset_are_named(published: Published, tmp_path: Path) -> None:
-    (tmp_path / published.file("pig").name).write_bytes(published.file("pig").read_bytes())
+def test_species_without_a_file_or_an_offset_are_named(made_up: Published, tmp_path: Path) -> None:
+    (tmp_path / made_up.file("pig").name).write_bytes(made_up.file("pig").read_bytes())
     with pytest.raises(ModelError, match=r"no vectors of xenopus_tropicalis, homo_sapiens, .*\(7 in all\)"):
-        published.run(tmp_path, proteins=tmp_path)
+        made_up.run(tmp_path, proteins=tmp_path)
     with pytest.raises(ModelError, match="no published genes of gallus_gallus; there are xenopus_tropicalis"):
-        published.run(tmp_path, species=["chicken"])
+        made_up.run(tmp_path, species=["chicken"])
     with pytest.raises(ModelError, match=r"files \*\.gene_symbol_to_embedding_ESM2\.pt are needed.*none found"):
-        published.run(tmp_path, proteins=tmp_path / "nothing")
+        made_up.run(tmp_path, proteins=tmp_path / "nothing")
 
 
-def test_a_second_import_keeps_equal_tables_and_refuses_others(published: Published, tmp_path: Path) -> None:
-    published.run(tmp_path, species=["pig"])
+def test_a_second_import_keeps_equal_tables_and_refuses_others(made_up: Published, tmp_path: Path) -> None:
+    made_up.run(tmp_path, species=["pig"])
     path = tmp_path / "genes" / "uce-esm2-15b" / "sus_scrofa.h5ad"
     before = path.stat().st_mtime_ns
-    published.run(tmp_path, species=["pig"], name="other")
+    made_up.run(tmp_path, species=["pig"], name="other")
     assert path.stat().st_mtime_ns == before
     with pytest.raises(OutputExistsError, match="old exists"):
-        published.run(tmp_path, species=["pig"])
-    changed = {**published.state, "pe_embedding.weight": published.table * 2}
+        made_up.run(tmp_path, species=["pig"])
+    changed = {**made_up.state, "pe_embedding.weight": made_up.table * 2}
     torch.save(changed, tmp_path / "weights.torch")
     with pytest.raises(OutputExistsError, match=r"sus_scrofa.h5ad exists and differs"):
-        published.run(tmp_path, species=["pig"], name="third", weights=tmp_path / "weights.torch")
-    published.run(tmp_path, species=["pig"], weights=tmp_path / "weights.torch", overwrite=True)
-    np.testing.assert_allclose(load_model(tmp_path / "models" / "old").specials, 2 * published.table[:4].numpy())
+        made_up.run(tmp_path, species=["pig"], name="third", weights=tmp_path / "weights.torch")
+    made_up.run(tmp_path, species=["pig"], weights=tmp_path / "weights.torch", overwrite=True)
+    np.testing.assert_allclose(load_model(tmp_path / "models" / "old").specials, 2 * made_up.table[:4].numpy())
 
 
 def test_heads_of_an_unusual_width_must_be_told(published_state: Callable[..., dict[str, Tensor]]) -> None:
@@ -405,9 +422,9 @@ def test_weights_of_another_architecture_are_told_apart(published_state: Callabl
         ("", "columns none found"),
         ("a,b\n1,2\n", "columns a, b found; gene_symbol, chromosome, start, species are needed"),
         ("gene_symbol,chromosome,start,species\n", "are needed"),
-        ("gene_symbol,chromosome,start,species\nA,1,5,human\nB,1\n", "line 3 has another number of columns"),
-        ("gene_symbol,chromosome,start,species\nA,1,5.5,human\n", "start 5.5 found"),
-        ("gene_symbol,chromosome,start,species\nA,1,-5,human\n", "start -5 found"),
+        ("gene_symbol,chromosome,start,species\nA,1,5,human\nB,1\n", r"line 3 is damaged \(B,1\)"),
+        ("gene_symbol,chromosome,start,species\nA,1,5.5,human\n", "line 2 is damaged"),
+        ("gene_symbol,chromosome,start,species\nA,1,-5,human\n", r"line 2 is damaged \(A,1,-5,human\)"),
     ],
 )
 def test_a_damaged_table_of_chromosomes_is_refused(tmp_path: Path, text: str, message: str) -> None:
@@ -417,13 +434,13 @@ def test_a_damaged_table_of_chromosomes_is_refused(tmp_path: Path, text: str, me
         read_places(path)
 
 
-def test_tables_and_offsets_of_other_species_are_refused(published: Published, tmp_path: Path) -> None:
+def test_tables_and_offsets_of_other_species_are_refused(made_up: Published, tmp_path: Path) -> None:
     one = tmp_path / "one.csv"
     one.write_text("gene_symbol,chromosome,start,species\nA,1,5,human\n")
-    with pytest.raises(ModelError, match=r"one.csv: 1 chromosomes; the published file has 1,895 of the 8 species"):
-        published.run(tmp_path, chromosomes=one)
+    with pytest.raises(ModelError, match=r"one.csv: 1 chromosomes; the published file has 44 of the 8 species"):
+        made_up.run(tmp_path, chromosomes=one)
     for offsets in ({"frog": 5}, {"frog": 4, "human": 4}, {"frog": 4, "human": 999_999}, {"frog": 4, "elf": 9}):
         path = tmp_path / "offsets.json"
         path.write_text(json.dumps(offsets))
         with pytest.raises(ModelError, match="not the offsets of the published table"):
-            published.run(tmp_path, offsets=path)
+            made_up.run(tmp_path, offsets=path)

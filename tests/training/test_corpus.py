@@ -20,7 +20,7 @@ def test_counts_arrive_at_their_gene_whatever_the_order_of_columns(planted_files
     (table,) = corpus.tables
     for dataset in corpus.datasets:
         adata = anndata.read_h5ad(Path(planted_files.folder) / f"{dataset.name}.h5ad")
-        rank_of = {symbol: rank for symbol, rank in zip(table.symbols, dataset.vocabulary.ranks, strict=True)}
+        rank_of = dict(zip(table.symbols, dataset.vocabulary.ranks, strict=True))
         ranks = [rank_of[name] for name in adata.var_names]
         np.testing.assert_array_equal(dataset.counts.toarray()[:, ranks], adata.X.toarray())
         assert sorted(np.flatnonzero(dataset.measured)) == sorted(ranks)
@@ -56,7 +56,7 @@ def test_empty_cells_are_left_out(planted_files: DataSettings) -> None:
 def test_a_missing_file_is_named_with_the_setting_to_change(planted_files: DataSettings) -> None:
     with pytest.raises(InputError, match=r"kept\.h5ad: no such file\. Set data\.folder"):
         read_corpus(replace(planted_files, roles=("train", "validation")))
-    with pytest.raises(UsageError, match="elsewhere.csv: no such manifest"):
+    with pytest.raises(UsageError, match=r"elsewhere\.csv: no such manifest"):
         read_corpus(replace(planted_files, manifest="elsewhere.csv"))
 
 

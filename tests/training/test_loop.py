@@ -18,7 +18,9 @@ from safetensors.torch import load_file
 from uce.config import write_config
 from uce.errors import OutputExistsError, UsageError
 from uce.model.checkpoint import load_model
-from uce.training.loop import pretrain
+from uce.training.batch import make_batch
+from uce.training.corpus import Corpus
+from uce.training.loop import Trainee, _tensors, pretrain
 from uce.training.objectives.masked import MaskedSettings
 from uce.training.settings import DataSettings, PretrainConfig
 from uce.training.state import newest_snapshot, snapshot_path
@@ -69,7 +71,7 @@ def test_a_run_leaves_exactly_its_files_and_a_model_that_loads(
     snapshots = [f"checkpoints/step-{step:08d}/{name}" for step in (8, 12) for name in folder + state]
     assert found == sorted([*snapshots, *(f"toy/{name}" for name in folder), "config.yaml", "log.jsonl"])
     assert [step for step, *_ in _losses(tmp_path / "run")] == [2, 4, 6, 8, 10, 12]
-    with pytest.raises(OutputExistsError, match="the run in .* is finished"):
+    with pytest.raises(OutputExistsError, match=r"the run in .* is finished"):
         pretrain(config, out=tmp_path / "run")
 
 
@@ -153,21 +155,41 @@ def test_a_killed_process_resumes_bit_equal(
     _assert_equal(_weights(pretrain(config, out=tmp_path / "killed")), _weights(straight))
 
 
+@pytest.mark.parametrize("masking", ["cell", "panel"])
+def test_the_gradients_of_two_processes_average_to_that_of_one(
+    corpus: Corpus, make_config: Configure, masking: str
+) -> None:
+    objective = MaskedSettings(masking=masking, queries=64, head="dot", offset="dataset")  # type: ignore[arg-type]
+    config = make_config(objective=objective)
+    trainee = Trainee(config).double()
+
+    def gradients(rank: int, world: int) -> list[torch.Tensor]:
+        batch = make_batch(corpus, config, 3, rank=rank, world=world)
+        tensors = _tensors(batch, torch.device("cpu"))
+        doubled = {key: value.double() if value.is_floating_point() else value for key, value in tensors.items()}
+        sums = trainee(doubled)
+        loss = (sums["loss"] + sums["gene_only"]) / batch.labels.size
+        return list(torch.autograd.grad(loss, list(trainee.parameters())))
+
+    for whole, first, second in zip(gradients(0, 1), gradients(0, 2), gradients(1, 2), strict=True):
+        torch.testing.assert_close((first + second) / 2, whole, rtol=1e-5, atol=1e-9)
+
+
 def test_two_processes_learn_what_one_learns(
     planted_files: DataSettings, make_config: Configure, tmp_path: Path, uce_home: Path
 ) -> None:
-    config = make_config(data=planted_files, steps=6)
-    alone = pretrain(config, out=tmp_path / "alone")
+    # Without dropout, which processes draw on their own.
+    objective = MaskedSettings(queries=64, hidden=(32, 16), dropout=0.0)
+    config = make_config(data=planted_files, steps=6, objective=objective)
+    pretrain(config, out=tmp_path / "alone")
     write_config(config, tmp_path / "config.yaml")
     (tmp_path / "script.py").write_text(SCRIPT)
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "0"]
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     command += [str(tmp_path / "script.py"), str(tmp_path / "config.yaml"), str(tmp_path / "two")]
-    done = subprocess.run(command, env=_environment(uce_home), capture_output=True, text=True, timeout=250, check=False)
-    assert done.returncode == 0, done.stderr[-2000:]
-    one, two = _weights(alone), _weights(tmp_path / "two" / "toy")
-    # Not bit-equal: the two halves of a batch are summed in another order.
-    for name in one:
-        torch.testing.assert_close(one[name], two[name], rtol=1e-3, atol=2e-5)
+    done = subprocess.run(command, env=_environment(uce_home), capture_output=True, text=True, timeout=150, check=False)
+    assert done.returncode == 0, done.stderr[:3000]
+    # Losses and not weights: rounding decides the sign of a gradient near zero, and Adam makes all of them as large.
+    assert load_model(tmp_path / "two" / "toy").config == config.model
     for mine, theirs in zip(_losses(tmp_path / "alone"), _losses(tmp_path / "two"), strict=True):
         assert mine == pytest.approx(theirs, abs=2e-5)
 

@@ -13,7 +13,7 @@ from uce.model.encoder import ModelConfig
 from uce.training.batch import make_batch
 from uce.training.corpus import Corpus
 from uce.training.loop import Trainee, _tensors
-from uce.training.objectives.masked import DotHead, MaskedObjective, MaskedSettings, MlpHead
+from uce.training.objectives.masked import MaskedObjective, MaskedSettings
 from uce.training.settings import PretrainConfig
 
 MODEL = ModelConfig(layers=1, dim=8, heads=2, hidden=16, protein_dim=12, out_dim=6, decoder_dim=8)
@@ -35,7 +35,7 @@ def _batch(settings: MaskedSettings, *, cells: int = 7, seed: int = 0) -> dict[s
 def test_a_head_that_says_nothing_costs_ln_2(head: str) -> None:
     settings = replace(SETTINGS, head=head)
     objective = MaskedObjective(settings, MODEL)
-    last = objective.head.layers[-1] if head == "mlp" else objective.head.gene
+    last = objective.head.blocks[-1] if head == "mlp" else objective.head.gene
     nn.init.zeros_(last.weight)
     if last.bias is not None:
         nn.init.zeros_(last.bias)
@@ -45,36 +45,18 @@ def test_a_head_that_says_nothing_costs_ln_2(head: str) -> None:
 
 
 @pytest.mark.parametrize("head", ["mlp", "dot"])
-def test_a_constant_cell_gives_the_gene_only_loss_bit_for_bit(head: str) -> None:
-    objective = MaskedObjective(replace(SETTINGS, head=head), MODEL)
+def test_a_constant_cell_gives_the_gene_only_loss(head: str) -> None:
+    objective = MaskedObjective(replace(SETTINGS, head=head), MODEL).double()
     objective.gene_only.load_state_dict(objective.head.state_dict())
-    sums = objective(objective.constant.expand(7, -1), _batch(SETTINGS))
-    assert sums["loss"] == sums["gene_only"]
+    batch = {key: value.double() if value.is_floating_point() else value for key, value in _batch(SETTINGS).items()}
+    sums = objective(objective.constant.expand(7, -1), batch)
+    # The gene-only head answers once for all cells, in another order of sums.
+    torch.testing.assert_close(sums["loss"], sums["gene_only"], rtol=1e-6, atol=0)
 
 
-def test_the_split_first_layer_equals_the_joined_one() -> None:
-    torch.manual_seed(0)
-    head = MlpHead(SETTINGS, protein_dim=12, out_dim=6).double()
-    cells = torch.randn(4, 6, dtype=torch.float64, requires_grad=True)
-    genes = torch.randn(20, 12, dtype=torch.float64)
-    asked = torch.randint(20, (4, 10))
-    split = head(cells, genes, asked)
-    (gradient,) = torch.autograd.grad(split.square().sum(), cells)
-
-    unit = genes / genes.norm(dim=1, keepdim=True)
-    embedded = head.gene_norm(nn.functional.gelu(head.gene(unit)))[asked]
-    joined = torch.cat([cells[:, None].expand(-1, 10, -1), embedded], dim=2)
-    weight = torch.cat([head.from_cell.weight, head.from_gene.weight], dim=1)
-    plain = head.layers(joined @ weight.T + head.from_cell.bias).squeeze(-1)
-    (plain_gradient,) = torch.autograd.grad(plain.square().sum(), cells)
-    torch.testing.assert_close(split, plain, rtol=1e-6, atol=1e-9)
-    torch.testing.assert_close(gradient, plain_gradient, rtol=1e-6, atol=1e-9)
-
-
-@pytest.mark.parametrize("kind", [MlpHead, DotHead])
-def test_asking_for_all_genes_or_naming_them_is_the_same(kind: type) -> None:
-    extra = {} if kind is DotHead else {"settings": SETTINGS}
-    head = kind(**extra, protein_dim=12, out_dim=6)
+@pytest.mark.parametrize("name", ["mlp", "dot"])
+def test_asking_for_all_genes_or_naming_them_is_the_same(name: str) -> None:
+    head = MaskedObjective(replace(SETTINGS, head=name), MODEL).head
     cells, genes = torch.randn(4, 6), torch.randn(20, 12)
     named = head(cells, genes, torch.arange(20).expand(4, -1))
     torch.testing.assert_close(head(cells, genes, None), named)

@@ -76,7 +76,7 @@ def _matrix_paths(store: Store) -> list[tuple[str, str, str]]:
         found.append(("raw", "raw.X", "raw.var"))
     if store.find("X") is not None:
         found.append(("X", "X", "var"))
-    return [entry for entry in found if store.attributes(entry[1]).get("encoding-type") != "null"]
+    return [entry for entry in found if store.attribute(entry[1], "encoding-type") != "null"]
 
 
 def _uns_texts(store: Store) -> dict[str, str]:
@@ -107,13 +107,15 @@ def join_names(raw: pd.DataFrame, var: Callable[[], pd.DataFrame]) -> pd.DataFra
 
 def _stored_rows(store: Store, path: str, var: str, n_cells: int, *, stack: ExitStack, notes: list[str]) -> Rows:
     node = store.need(path)
-    attributes = store.attributes(path)
-    encoding = str(attributes.get("encoding-type") or attributes.get("h5sparse_format") or "")
+    encoding = str(store.attribute(path, "encoding-type") or store.attribute(path, "h5sparse_format") or "")
     kind = ENCODINGS.get(encoding)
     if kind is None or (kind == "dense") != hasattr(node, "shape"):
         msg = f"{store.file}: {path} has the unknown encoding {encoding!r}; write it again with a current anndata."
         raise InputError(msg)
-    declared = node.shape if kind == "dense" else attributes.get("shape", attributes.get("h5sparse_shape"))
+    if kind == "dense":
+        declared = node.shape
+    elif (declared := store.attribute(path, "shape")) is None:
+        declared = store.attribute(path, "h5sparse_shape")
     if declared is None:
         msg = f"{store.file}: {path} does not state its shape; the file is damaged, write it again."
         raise InputError(msg)

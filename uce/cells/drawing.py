@@ -154,17 +154,18 @@ def draw(genes: Codes, cumulative: Floats, uniforms: Floats) -> tuple[Codes, Cod
     """The genes drawn, ascending, and how often each: per uniform the first whose running sum exceeds it times total.
 
     The binary searches of all draws advance together, a step at a time, and without a branch that depends on a random
-    number (it would be guessed wrong half of the time): numbers from 0 up compare like their bits, so the sign bit of a
-    difference tells whether to move. As no uniform reaches 1, no scaled one reaches the total, and genes of weight 0
-    are never drawn.
+    number (it would be guessed wrong half of the time): the step is read from a table of two. As no uniform reaches 1,
+    no scaled one reaches the total, and genes of weight 0 are never drawn.
     """
-    sums, scaled = cumulative.view(np.int64), (uniforms * cumulative[-1]).view(np.int64)
+    scaled = uniforms * cumulative[-1]
     positions = np.zeros(len(uniforms), dtype=np.uint32)  # unsigned: a signed index may count from the end, which costs
+    steps = np.zeros(2, dtype=np.uint32)  # in memory, because compilers turn any arithmetic on a test into a branch
     left = len(genes)
     while left > 1:
         half = left // 2
+        steps[1] = half
         for i in range(len(scaled)):
-            positions[i] += half & ((sums[positions[i] + half - 1] - scaled[i] - 1) >> 63)
+            positions[i] += steps[np.uint64(cumulative[positions[i] + half - 1] <= scaled[i])]
         left -= half
     drawn, repeats = np.empty(len(genes), dtype=np.int32), np.zeros(len(genes), dtype=np.int32)
     for position in positions:

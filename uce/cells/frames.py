@@ -30,7 +30,7 @@ def frame_columns(store: Store, path: str) -> list[str]:
 
 
 def _index_name(store: Store, path: str) -> str:
-    name = str(store.attributes(path).get("_index", ""))
+    name = str(store.attribute(path, "_index") or "")
     return name or next((key for key in ("_index", "index") if key in store.keys(path)), "_index")
 
 
@@ -89,7 +89,7 @@ def read_column(store: Store, path: str, name: str) -> Names:
         text = to_text(read_vector(store, store.need_array(f"{where}/values"), where), f"{store.file}: {where}")
         text[read_vector(store, store.need_array(f"{where}/mask"), where).astype(bool)] = None
         return text
-    kind = store.attributes(where).get("encoding-type", "none")
+    kind = store.attribute(where, "encoding-type")
     msg = f"{store.file}: column {where} has the unknown encoding {kind!r}; write the file with anndata >= 0.8."
     raise InputError(msg)
 

@@ -13,7 +13,7 @@ from uce.files import shorten
 from uce.genes.catalogue import canonical_species, find_species
 from uce.genes.columns import choose_column, names_in
 from uce.genes.resolver import Resolution, check_coverage, resolve
-from uce.genes.species import detect_species
+from uce.genes.species import confirm_species, detect_species
 from uce.genes.tables import GeneTable, load_gene_table
 
 _SAMPLE_CELLS = 1024
@@ -130,6 +130,7 @@ def _match(
         )
         name, reason = found.species, found.reason
     else:
+        confirm_species(species, counts.var, column=gene_column, file=counts.file)
         name, reason = species, "as given"
     table = load_gene_table(name, encoder=encoder)
     column = choose_column(counts.var, table, column=gene_column, file=counts.file)

@@ -86,10 +86,14 @@ class Store:
         node = self.find(path) if path else self.root
         return [] if node is None or hasattr(node, "shape") else [str(key) for key in node]
 
-    def attributes(self, path: str) -> dict[str, Any]:
-        """Attributes of the element at `path`, bytes decoded."""
+    def attribute(self, path: str, name: str) -> Any | None:
+        """One attribute of the element at `path`, bytes decoded; None if the element or the attribute is missing."""
+        # One by one: HDF5 can loop for ever over a damaged attribute, so none is read that is not needed.
         node = self.find(path) if path else self.root
-        return {} if node is None else {key: _plain(value) for key, value in dict(node.attrs).items()}
+        if node is None or name not in node.attrs:
+            return None
+        value = node.attrs[name]
+        return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
 
     def _walk(self, group: Any, path: str, links_left: int) -> Any | None:
         node = group
@@ -199,10 +203,6 @@ class GuardedRows:
         """Rows `start` to `stop` as CSR."""
         with reading(f"{self.file}: rows {start} to {stop}"):
             return self.rows.block(start, stop)
-
-
-def _plain(value: Any) -> Any:
-    return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
 
 
 def _filter_available(code: int) -> bool:

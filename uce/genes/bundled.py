@@ -6,11 +6,12 @@ mean of the groups it refers to, by the same rule in every species, so one-to-on
 """
 
 import json
+import zlib
 from collections.abc import Mapping
 from functools import cache
-from importlib.resources import as_file, files
+from importlib.resources import files
 from importlib.resources.abc import Traversable
-from pathlib import Path
+from io import BytesIO
 from typing import Any
 from zipfile import BadZipFile
 
@@ -141,16 +142,12 @@ def _groups() -> NDArray[np.float32]:
 
 def _read(name: str) -> dict[str, Any]:
     try:
-        with as_file(_folder().joinpath(name)) as path:
-            return _arrays(path)
-    except (OSError, ValueError, BadZipFile) as error:
+        stored = BytesIO(_folder().joinpath(name).read_bytes())
+        with np.load(stored, allow_pickle=False) as content:
+            return {key: content[key] for key in content.files}
+    except (OSError, EOFError, ValueError, BadZipFile, zlib.error) as error:
         msg = f"{name}: the bundled gene table cannot be read ({error}). Install uce again."
         raise ModelError(msg) from error
-
-
-def _arrays(path: Path) -> dict[str, Any]:
-    with np.load(path, allow_pickle=False) as content:
-        return {key: content[key] for key in content.files}
 
 
 def _folder() -> Traversable:

@@ -137,6 +137,8 @@ _CLASSES = {
         r"UCA1|DLEU\d|ESRG|FIRRE)"
     ),
 }
+# Longer names are none, and patterns with repeats would be slow on them.
+_LONGEST = 200
 _NUMBER = re.compile(r"[+-]?\d+(\.\d+)?")
 _BARCODE = re.compile(r"(?:.*[_:#-])?[ACGT]{10,}(?:[-_.:]\w+)*")
 
@@ -150,13 +152,13 @@ def classify(name: str) -> str:
     """One word for a name no table has: a key of `_CLASSES` it looks like, "empty", "number", else "unknown"."""
     if not name or _NUMBER.fullmatch(name):
         return "number" if name else "empty"
-    found = _class_pattern().fullmatch(name)
+    found = _class_pattern().fullmatch(name) if len(name) <= _LONGEST else None
     return next(kind for kind in _CLASSES if found[kind.replace("-", "_")] is not None) if found else "unknown"
 
 
 def looks_like_barcode(name: str) -> bool:
     """Whether `name` is a cell barcode: ten or more bases, with a tag before or after."""
-    return _BARCODE.fullmatch(name) is not None
+    return len(name) <= _LONGEST and _BARCODE.fullmatch(name) is not None
 
 
 def share(names: Iterable[str], test: Callable[[str], object]) -> float:

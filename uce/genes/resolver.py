@@ -23,6 +23,7 @@ __all__ = ["MIN_GENES", "MIN_SHARE", "Resolution", "check_coverage", "choose_col
 MIN_GENES, MIN_SHARE = 500, 0.5
 _FEWEST = 20
 _GOOD_SHARE = 0.8
+_NO_PROTEIN = ["unlisted-id", "noncoding", "immune-receptor", "spike-in", "antibody", "transgene", "virus"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -151,8 +152,9 @@ def check_coverage(
 ) -> list[str]:
     """Stop where too little was resolved for an embedding to mean anything.
 
-    At least `min_genes` genes are needed, or half of the names where a file has few (a spatial panel of 300 genes needs
-    150), but never fewer than 20; and `min_share` of the counts where `column_counts` (columns,) is given.
+    At least `min_genes` genes are needed; a file of few names needs half of those that could have a protein (a spatial
+    panel of 300 genes 150), and never fewer than 20. Where `column_counts` (columns,) is given, the genes found must
+    hold `min_share` of the counts.
 
     Parameters
     ----------
@@ -170,18 +172,19 @@ def check_coverage(
     InputError
         Too little was resolved; the message says what the names seem to be, and shows five beside five of the table.
     """
-    needed = min(min_genes, max(_FEWEST, len(names) // 2))
+    could_be = len(names) - int(np.isin(resolution.reasons, _NO_PROTEIN).sum())
+    needed = min(min_genes, max(_FEWEST, could_be // 2))
     n_genes = resolution.n_genes
     share = None if column_counts is None else resolution.share(column_counts)
-    _check_case(resolution, names, table, file)
-    if n_genes < needed or (share is not None and share < min_share):
-        few = (
-            f"only {n_genes:,} genes ({needed:,} are needed)" if n_genes < needed else f"only {share:.1%} of the counts"
-        )
-        start = f"{file}: {few} of {len(names):,} names in {resolution.column} are in the gene table of"
-        cause = _cause(resolution, names, table, cell_names)
-        ways = f"{cause} {_side_by_side(resolution, names, table)}".lstrip()
-        raise InputError(f"{start} {species_label(table.species)}. {ways}")
+    _check_other_species(resolution, names, table, file)
+    species = species_label(table.species)
+    found = f"{file}: {len(names):,} names in {resolution.column}, genes of {species} found among them: {n_genes:,}"
+    if n_genes < needed:
+        advice = _advice(resolution, names, table, cell_names)
+        raise InputError(f"{found}; at least {needed:,} are needed. {advice}")
+    if share is not None and share < min_share:
+        advice = _advice(resolution, names, table, cell_names)
+        raise InputError(f"{found}, with {share:.1%} of the counts; at least {min_share:.0%} is needed. {advice}")
     return _warnings(resolution, share, min_genes)
 
 
@@ -205,25 +208,37 @@ def _mostly_by_case(resolution: Resolution) -> bool:
     return bool((resolution.reasons == "case").sum() > 0.5 * (resolution.rows >= 0).sum())
 
 
-def _check_case(resolution: Resolution, names: Sequence[str], table: GeneTable, file: str) -> None:
-    """Mouse names fit human genes once case is ignored. Names all in capitals, though, are a habit in any species."""
+def _check_other_species(resolution: Resolution, names: Sequence[str], table: GeneTable, file: str) -> None:
+    """Mouse names fit human genes once case is ignored, and any long list of names fits some aliases of any species."""
+    resolved = np.flatnonzero(resolution.rows >= 0)
     by_case = [names[position] for position in np.flatnonzero(resolution.reasons == "case").tolist()]
-    if not _mostly_by_case(resolution) or sum(name.isupper() for name in by_case) > 0.5 * len(by_case):
-        return
-    other = _best_other(by_case, table)
-    if other and other[1] > 0.5 * len(by_case):
+    if _mostly_by_case(resolution):
+        # Names all in capitals are a habit in any species; they say nothing against the one that was given.
+        suspicious, start = sum(map(str.isupper, by_case)) <= 0.5 * len(by_case), "only when case is ignored"
+    else:
+        suspicious, start = len(resolved) < 0.5 * len(names), "or its aliases"
+    other = _best_other(names, table) if suspicious else None
+    if other and other[1] > max(_FEWEST, 2 * (len(resolved) - len(by_case))):
         msg = (
-            f"{file}: {len(by_case):,} names fit {species_label(table.species)} only when upper and lower case are not"
+            f"{file}: {len(resolved):,} names fit {species_label(table.species)} {start}, but {other[1]:,} are exactly"
         )
-        raise InputError(
-            f"{msg} told apart; {other[1]:,} are exactly {species_label(other[0])}. Give --species {other[0]}."
-        )
+        raise InputError(f"{msg} those of {species_label(other[0])}. Give --species {other[0]}.")
 
 
 def _best_other(names: Sequence[str], table: GeneTable) -> tuple[str, int] | None:
     found = {name: len(matched) for name, matched in symbol_matches(names).items() if name != table.species}
     best = max(found, key=lambda name: found[name], default="")
     return (best, found[best]) if best else None
+
+
+def _advice(resolution: Resolution, names: Sequence[str], table: GeneTable, cell_names: Sequence[str]) -> str:
+    lost = [names[position] for position in np.flatnonzero(resolution.rows < 0).tolist()]
+    if len(lost) < 0.5 * len(names) and resolution.n_genes < _FEWEST:
+        return "That is too few for an embedding: give the file with all genes."
+    spaced = np.linspace(0, len(table) - 1, 7).astype(int)[1:-1]
+    genes = [str(table.symbols[row] or table.ids[row]) for row in np.unique(spaced)]
+    beside = f"Not found: {shorten(lost)}. In the table: {shorten(genes)} ({table.ids[0]})."
+    return f"{_cause(resolution, names, table, cell_names)} {beside}"
 
 
 def _cause(resolution: Resolution, names: Sequence[str], table: GeneTable, cell_names: Sequence[str]) -> str:
@@ -243,10 +258,3 @@ def _cause(resolution: Resolution, names: Sequence[str], table: GeneTable, cell_
     if other and other[1] > max(_FEWEST, 2 * resolution.n_genes):
         return f"The table of {species_label(other[0])} has {other[1]:,} of them. Give --species {other[0]}."
     return "Give --gene-column if the names are in another column, or --species."
-
-
-def _side_by_side(resolution: Resolution, names: Sequence[str], table: GeneTable) -> str:
-    lost = [names[position] for position in np.flatnonzero(resolution.rows < 0).tolist()]
-    spaced = np.linspace(0, len(table) - 1, 7).astype(int)[1:-1]
-    genes = [str(table.symbols[row] or table.ids[row]) for row in np.unique(spaced)]
-    return f"Not found: {shorten(lost)}. In the table: {shorten(genes)} ({table.ids[0]})."

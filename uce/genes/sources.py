@@ -13,6 +13,7 @@ import io
 import json
 import pickletools
 import re
+import struct
 import warnings
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -105,13 +106,12 @@ def read_places(path: Path) -> Places:
     if sorted(header) != sorted(_COLUMNS) or len(rows) < 2:
         msg = f"{path}: columns {shorten(header) or 'none'} found; {', '.join(_COLUMNS)} are needed."
         raise ModelError(msg)
-    uneven = next((line for line, row in enumerate(rows, 1) if len(row) != len(header)), None)
-    column = dict(zip(header, zip(*rows[1:], strict=False), strict=True))
-    wrong = next((start for start in column["start"] if not re.fullmatch(r"\d{1,18}", start)), None)
-    if uneven is not None or wrong is not None:
-        found = f"line {uneven} has another number of columns" if uneven else f"start {printable(str(wrong))} found"
-        msg = f"{path}: {found}; it is damaged. Download it again."
-        raise ModelError(msg)
+    place = header.index("start")
+    for line, row in enumerate(rows[1:], 2):
+        if len(row) != len(header) or not row[place].isdecimal() or len(row[place]) > 18:
+            msg = f"{path}: line {line} is damaged ({printable(','.join(row))}). Download it again."
+            raise ModelError(msg)
+    column = dict(zip(header, zip(*rows[1:], strict=True), strict=True))
     return Places(
         symbols=np.array([symbol.upper() for symbol in column["gene_symbol"]]),
         chromosomes=np.array(column["chromosome"]),
@@ -196,6 +196,13 @@ def _read_bytes(path: Path, *, most: int, unpack: bool = False) -> bytes:
     return content
 
 
+# What torch's reader was seen to raise on bytes that were changed or cut.
+_DAMAGED = (
+    *(RuntimeError, EOFError, OSError, ValueError, LookupError, TypeError, AttributeError, AssertionError),
+    *(struct.error, OverflowError, MemoryError),
+)
+
+
 def read_tensors(path: Path) -> Any:
     """What torch saved in a file, mapped from the disk where its form allows; tensors in plain containers only.
 
@@ -214,31 +221,25 @@ def read_tensors(path: Path) -> Any:
             # torch also warns of unusual pickles, just before it refuses them.
             warnings.simplefilter("ignore")
             return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-    except UnpicklingError as error:
-        named = _refused(path, str(error))
-        msg = f"{path}: asks to run {named}, which is refused. Only tensors are read; do not use this file."
+    except (UnpicklingError, *_DAMAGED) as error:
+        named = _refused(path, str(error)) if isinstance(error, UnpicklingError) else ""
+        reason = str(error).rpartition("WeightsUnpickler error:")[2].strip().partition("\n")[0] or type(error).__name__
+        msg = f"{path}: not readable as tensors ({printable(reason)}). Download it again."
+        if named:
+            msg = f"{path}: asks to run {named}, which is refused. Only tensors are read; do not use this file."
         raise ModelError(msg) from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
-        reason = printable(str(error) or type(error).__name__, limit=100)
-        msg = f"{path}: not readable as tensors ({reason}). Download it again."
-        raise ModelError(msg) from error
-
-
-_TORCHS_OWN = ("collections.OrderedDict", "torch.")
 
 
 def _refused(path: Path, message: str) -> str:
-    """The name that torch refused to import, from its message, else from the pickle itself."""
+    """The name that torch refused to import, from its message, else from the pickle itself; "" if there is none."""
     if found := re.search(r"GLOBAL ([\w.]+)", message):
         return found[1]
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            inner = next((name for name in archive.namelist() if name.endswith("/data.pkl")), None)
-            content = b"" if inner is None else archive.open(inner).read(_MOST_OFFSETS_BYTES)
-    else:
-        with path.open("rb") as stream:
-            content = stream.read(_MOST_OFFSETS_BYTES)
-    return next((name for name in _globals(content) if not name.startswith(_TORCHS_OWN)), "something unknown")
+    with path.open("rb") as stream:
+        content = stream.read(_MOST_OFFSETS_BYTES)
+    # A bare pickle, or the first part of torch's archive, where it stands as it is.
+    start = re.search(rb"\x80[\x02-\x05]", content)
+    named = _globals(content[start.start() if start else 0 :])
+    return next((name for name in named if not name.startswith(("collections.OrderedDict", "torch."))), "")
 
 
 def find_vectors(folder: Path) -> dict[str, Path]:

@@ -324,7 +324,7 @@ def table_names(species: str, *, encoder: str = BUNDLED_ENCODER) -> frozenset[st
     if own.is_file():
         table = _cached(own)
         return frozenset(table.symbols.tolist()) | frozenset(table.ids.tolist())
-    return _bundled_symbols(species)
+    return _bundled_symbols(species) if species in _bundled_species() else frozenset()
 
 
 @cache

@@ -23,7 +23,8 @@ def card(name: str, facts: Mapping[str, Any], gene_tables: Sequence[Mapping[str,
         Number of trained weights.
     """
     model, rule, info = facts["model"], facts["rule"], facts["info"]
-    shape = f"{model['layers']} layers, {model['dim']} wide, {model['heads']} heads, {parameters:,} parameters"
+    layers = "1 layer" if model["layers"] == 1 else f"{model['layers']} layers"
+    shape = f"{layers}, {model['dim']} wide, {model['heads']} heads, {parameters:,} parameters"
     sections = [
         f"# {name}",
         f"An encoder of single cells for uce: {shape}. Raw counts in, cell vectors of width {model['out_dim']} out.",

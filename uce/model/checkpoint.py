@@ -131,6 +131,7 @@ def save_model(
     gene_tables: Sequence[Mapping[str, Any]],
     info: Mapping[str, Any],
     chromosome_vectors: Mapping[str, NDArray[np.float32]] | None = None,
+    name: str | None = None,
     overwrite: bool = False,
 ) -> Path:
     """Write a model folder, all or nothing, with a card made of the facts given. Equal models give equal bytes.
@@ -149,6 +150,8 @@ def save_model(
         What the card says (JSON values): summary, objective, training, metrics, licence, limits, ...
     chromosome_vectors
         "species:chromosome" -> (protein_dim,), where the model brings its own.
+    name
+        Title of the card, for a folder that gets its final name later. None: the folder's name.
     overwrite
         Replace a model folder of this name. Any other folder is never replaced.
 
@@ -182,7 +185,7 @@ def save_model(
         write_json(temporary / "genes.json", [dict(table) for table in gene_tables])
         write_json(temporary / "config.json", facts)
         parameters = sum(parameter.numel() for parameter in encoder.parameters())
-        text = card(folder.resolve().name, facts, list(gene_tables), parameters=parameters)
+        text = card(name or folder.resolve().name, facts, list(gene_tables), parameters=parameters)
         with atomic_path(temporary / "README.md") as path:
             path.write_text(text, encoding="utf-8")
         if folder.exists():

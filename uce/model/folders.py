@@ -34,19 +34,25 @@ def find_model(source: str | Path) -> Path:
         There is none; says which names exist, or how to download a published one.
     """
     path, name = Path(source), str(source)
+    places = (user_folder() / "models", BUNDLED)
+    if any(len(part) > 255 for part in path.parts):
+        raise ModelError(_missing(name, places))
     if (path / "config.json").is_file():
         return path
+    if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
+        for place in places:
+            if (place / name / "config.json").is_file():
+                return place / name
     if path.is_dir() and any(path.iterdir()):
-        pickled = sorted(item.name for item in path.iterdir() if item.suffix in _PICKLED)
-        found = f"only {shorten(pickled)}, which could run code when read" if pickled else "no config.json"
+        pickled = _pickled(path)
+        found = f"only {pickled}, which could run code when read" if pickled else "no config.json"
         msg = f"{path}: {found}; a model folder holds {', '.join(FILES[:3])}. Published weights: uce models import."
         raise ModelError(msg)
-    places = (user_folder() / "models", BUNDLED)
-    plain = re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name) is not None
-    for place in places:
-        if plain and (place / name / "config.json").is_file():
-            return place / name
     raise ModelError(_missing(name, places))
+
+
+def _pickled(folder: Path) -> str:
+    return shorten(sorted(item.name for item in folder.iterdir() if item.suffix in _PICKLED))
 
 
 def _missing(name: str, places: Sequence[Path]) -> str:
@@ -144,8 +150,8 @@ def _expected(config: ModelConfig) -> dict[str, list[int]]:
 def check_weights(path: Path, config: ModelConfig, sha256: str) -> None:
     """Compare names, shapes and number types (all in the file's header), then the hash; no weight is read before."""
     if not path.is_file():
-        pickled = sorted(item.name for item in path.parent.iterdir() if item.suffix in _PICKLED)
-        found = f" ({shorten(pickled)} could run code when read)" if pickled else ""
+        pickled = _pickled(path.parent)
+        found = f" ({pickled} could run code when read)" if pickled else ""
         msg = f"{path}: missing{found}. Copy the folder again, or import the weights with uce models import."
         raise ModelError(msg)
     expected = _expected(config)

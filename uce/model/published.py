@@ -257,7 +257,7 @@ def _write(table: GeneTable, home: Path, *, overwrite: bool) -> dict[str, Any]:
     path = home / f"{table.species}.h5ad"
     home.mkdir(parents=True, exist_ok=True)
     if path.exists() and not overwrite and read_table(path).sha256 != table.sha256:
-        msg = f"{path} exists and differs. Move it away, or pass --overwrite."
+        msg = f"{path} exists and differs. Move it away first."
         raise OutputExistsError(msg)
     if not path.exists() or overwrite:
         write_table(table, path)

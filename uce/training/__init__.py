@@ -1,1 +1,1 @@
-"""Training: corpus, objectives, loop."""
+"""Training encoders: cells of a manifest in, a model folder out. `uce.training.loop.pretrain` runs it all."""

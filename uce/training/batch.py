@@ -74,7 +74,7 @@ def make_batch(corpus: Corpus, config: "PretrainConfig", step: int, *, rank: int
         hidden, ranks, asked, labels = _hide_panel(counts, dataset, config, step)
     else:
         hidden, ranks, asked, labels = _hide_in_cells(counts, dataset, config.objective, config.seed, samples)
-    sentences = _draw(counts, hidden, dataset, config, samples)
+    sentences = _draw(counts, hidden, dataset, config, samples, draws=config.draws_at(step))
     tokens, positions = np.unique(sentences.tokens, return_inverse=True)
     rates = dataset.rates[ranks]
     logits = np.log(rates / (1 - rates))
@@ -161,6 +161,8 @@ def _draw(
     dataset: Dataset,
     config: "PretrainConfig",
     samples: NDArray[np.int64],
+    *,
+    draws: int,
 ) -> Sentences:
     """The sentences of the cells without their hidden genes, each drawn under its sample number."""
     shown = counts
@@ -168,7 +170,7 @@ def _draw(
         shown = counts.copy()
         shown.data = _thinned(counts, config, samples)
     vocabulary = dataset.vocabulary
-    rule = SentenceRule(draws=config.draws, max_tokens=config.rule.max_tokens)
+    rule = SentenceRule(draws=draws, max_tokens=config.rule.max_tokens)
     return write_sentences(
         shown,
         vocabulary.gene_chromosomes,

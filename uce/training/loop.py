@@ -6,17 +6,15 @@ import math
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import suppress
-from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from uce.config import build_config, config_to_dict, write_config
-from uce.errors import OutputExistsError, UsageError
+from uce.config import write_config
+from uce.errors import UsageError
 from uce.files import atomic_path
 from uce.model.checkpoint import save_model
 from uce.model.encoder import Encoder
@@ -25,6 +23,7 @@ from uce.training.corpus import Corpus, read_corpus
 from uce.training.objectives import OBJECTIVES
 from uce.training.optimizer import Average, build_optimizer, learning_rate, set_learning_rate
 from uce.training.order import DROPOUT, words
+from uce.training.records import check_run, cut_log, describe
 from uce.training.settings import PretrainConfig
 from uce.training.state import Progress, add_state, newest_snapshot, pack, read_state, rotate, snapshot_path, unpack
 
@@ -79,7 +78,7 @@ def pretrain(config: PretrainConfig, *, out: str | Path) -> Path:
     from accelerate import Accelerator
 
     run, target = Path(out), Path(out) / config.name
-    _check_run(config, run, target)
+    check_run(config, run, target)
     accelerator = Accelerator(mixed_precision=config.precision)
     if config.batch_size % accelerator.num_processes:
         msg = f"batch_size = {config.batch_size}: not a multiple of the {accelerator.num_processes} processes."
@@ -122,14 +121,14 @@ class _Trainer:
         """Continue from the newest whole snapshot, where there is one."""
         found = newest_snapshot(self.run)
         if found is None:
-            _cut_log(self.run, step=0)
+            cut_log(self.run, step=0)
             return
         folder, self.progress = found
         self.first_step = self.progress.step
         average = self.average.values if self.average else None
         unpack(read_state(folder), self.trainee, self.optimizer.optimizer, average)
         if self.accelerator.is_main_process:
-            _cut_log(self.run, step=self.first_step)
+            cut_log(self.run, step=self.first_step)
             log.warning("continuing from %s", folder)
 
     def remaining_steps(self) -> Iterator[int]:
@@ -227,64 +226,14 @@ class _Trainer:
             specials=self.corpus.specials,
             gene_encoder=config.data.gene_encoder,
             gene_tables=[{"species": t.species, "encoder": t.encoder, "sha256": t.sha256} for t in self.corpus.tables],
-            info=_info(config, self.corpus, step or config.steps),
+            info=describe(config, self.corpus, step or config.steps),
         )
-
-
-def _info(config: PretrainConfig, corpus: Corpus, step: int) -> dict[str, Any]:
-    """What the card says. No path and no clock, so that equal runs write equal folders."""
-    return {
-        "summary": config.summary,
-        "objective": config_to_dict(config.objective),
-        "seed": config.seed,
-        "training": {
-            "steps": step,
-            "batch_size": config.batch_size,
-            "cells_shown": step * config.batch_size,
-            "draws": config.draws,
-            "thinning": config.data.thinning,
-            "precision": config.precision,
-            "averaged_weights": config.ema,
-            "optimizer": asdict(config.optimizer),
-            "datasets": [{"name": dataset.name, **dataset.facts} for dataset in corpus.datasets],
-        },
-    }
 
 
 def _tensors(batch: Batch, device: torch.device) -> dict[str, Tensor]:
     """The arrays of a batch on the device; arrays that are None are left out."""
     arrays = {name: getattr(batch, name) for name in Batch.__dataclass_fields__}
     return {name: torch.from_numpy(array).to(device) for name, array in arrays.items() if array is not None}
-
-
-def _check_run(config: PretrainConfig, run: Path, target: Path) -> None:
-    """Refuse a folder that holds a finished run or one of another configuration."""
-    if target.exists():
-        msg = f"{target} exists: the run in {run} is finished. Choose another --output."
-        raise OutputExistsError(msg)
-    if not (run / "config.yaml").is_file():
-        return
-    import yaml
-
-    there = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
-    with suppress(UsageError):  # written by another version, or by hand: it differs
-        if build_config(PretrainConfig, there) == config:
-            return
-    ours = _flat(config_to_dict(config))
-    theirs = _flat(there if isinstance(there, dict) else {})
-    changed = next((key for key in ours if ours[key] != theirs.get(key)), "its keys")
-    msg = (
-        f"{run}: holds a run with {changed} = {theirs.get(changed)!r}, not {ours.get(changed)!r}. "
-        "Choose another --output, or the same settings to continue."
-    )
-    raise UsageError(msg)
-
-
-def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
-    return flat
 
 
 def _check_width(config: PretrainConfig, corpus: Corpus) -> None:
@@ -294,20 +243,3 @@ def _check_width(config: PretrainConfig, corpus: Corpus) -> None:
             f"model.protein_dim = {config.model.protein_dim}, but {config.data.gene_encoder} vectors are {width} wide."
         )
         raise UsageError(msg)
-
-
-def _cut_log(run: Path, *, step: int) -> None:
-    """Take back the lines of updates that will be done again."""
-    path = run / "log.jsonl"
-    if not path.is_file():
-        return
-    kept = [line for line in path.read_text(encoding="utf-8").splitlines() if _step_of(line) <= step]
-    with atomic_path(path) as temporary:
-        temporary.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
-
-
-def _step_of(line: str) -> float:
-    try:
-        return float(json.loads(line)["step"])
-    except (ValueError, KeyError, TypeError):
-        return math.inf  # a line cut by a crash

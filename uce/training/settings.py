@@ -63,6 +63,8 @@ class PretrainConfig:
     steps: int = 20_000  # updates of the weights
     batch_size: int = 128  # cells of one update, over all processes; all of one dataset
     draws: int = 1024  # genes drawn per cell in training; `rule` is for embedding
+    late_draws: int = 1024  # the same in the last part of a run: short sentences are quick, long ones show detail
+    late_from: float = 1.0  # share of the steps before that part; 1: there is none
     rule: SentenceRule = field(default_factory=SentenceRule)
     objective: MaskedSettings = field(default_factory=MaskedSettings)
     optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
@@ -72,12 +74,19 @@ class PretrainConfig:
     snapshot_every: int = 1000  # steps per snapshot
     keep_snapshots: int = 2  # the newest ones that stay
     summary: str = ""  # first sentence of the card
+    limits: tuple[str, ...] = ()  # of the card: what the model is not for
+    licence: str = ""  # of the weights, for the card
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "draws", "log_every", "snapshot_every", "keep_snapshots"):
+        for name in ("steps", "batch_size", "draws", "late_draws", "log_every", "snapshot_every", "keep_snapshots"):
             _within(name, getattr(self, name), 1, 1 << 40)
         _within("seed", self.seed, 0, (1 << 63) - 1)
         _within("ema", self.ema, 0, 1 - 1e-9)
+        _within("late_from", self.late_from, 0, 1)
+
+    def draws_at(self, step: int) -> int:
+        """Genes drawn per cell in the update number `step`."""
+        return self.late_draws if step >= self.late_from * self.steps else self.draws
 
 
 def _within(name: str, value: float, least: float, most: float) -> None:

@@ -13,6 +13,7 @@ import torch.nn.functional as F  # noqa: N812  (torch's own convention)
 from torch import Tensor, nn
 
 from uce.errors import UsageError
+from uce.model.expression import ExpressionHead
 
 if TYPE_CHECKING:
     from uce.model.encoder import ModelConfig
@@ -54,32 +55,6 @@ class MaskedSettings:
         if self.negatives == "matched" and self.masking == "panel":
             msg = "objective.negatives = 'matched' needs objective.masking = 'cell': a panel asks for all its genes."
             raise UsageError(msg)
-
-
-class MlpHead(nn.Module):
-    """The published head: e = LN(GELU(W p + b)), then layers over [c ; e] down to one logit.
-
-    The first layer is split, W1 [c ; e] = W1c c + W1e e, so that each half runs once per cell and once per gene.
-    """
-
-    def __init__(self, settings: MaskedSettings, *, protein_dim: int, out_dim: int) -> None:
-        super().__init__()
-        first, *rest = settings.hidden
-        self.gene = nn.Linear(protein_dim, out_dim)
-        self.gene_norm = nn.LayerNorm(out_dim)
-        self.from_cell = nn.Linear(out_dim, first)
-        self.from_gene = nn.Linear(out_dim, first, bias=False)
-        layers: list[nn.Module] = [nn.LayerNorm(first), nn.GELU(), nn.Dropout(settings.dropout)]
-        for width_in, width in zip(settings.hidden, rest, strict=False):
-            layers += [nn.Linear(width_in, width), nn.LayerNorm(width), nn.GELU(), nn.Dropout(settings.dropout)]
-        self.layers = nn.Sequential(*layers, nn.Linear(settings.hidden[-1], 1))
-
-    def forward(self, cells: Tensor, genes: Tensor, asked: Tensor | None) -> Tensor:
-        """Logits (B, Q) of cells (B, D) and genes (U, P); `asked` (B, Q) picks genes, None asks for all."""
-        per_gene = self.from_gene(self.gene_norm(F.gelu(self.gene(F.normalize(genes, dim=1)))))  # (U, first)
-        mine = per_gene[None] if asked is None else F.embedding(asked, per_gene)  # (B or 1, Q, first)
-        logits: Tensor = self.layers(self.from_cell(cells)[:, None] + mine)
-        return logits.squeeze(-1)
 
 
 class DotHead(nn.Module):
@@ -134,8 +109,9 @@ class MaskedObjective(nn.Module):
             Number of questions to valid cells.
         """
         genes, asked, labels = batch["queries"], batch.get("asked"), batch["labels"]
-        constant = self.constant.expand(len(cells), -1)
-        answers = {"loss": self.head(cells, genes, asked), "gene_only": self.gene_only(constant, genes, asked)}
+        everywhere = self.gene_only(self.constant, genes, None)  # (1, U): once, as all cells are the same to it
+        gene_only = everywhere if asked is None else everywhere.squeeze(0)[asked]
+        answers = {"loss": self.head(cells, genes, asked), "gene_only": gene_only.expand_as(labels)}
         asked_for = batch["valid"][:, None].expand_as(labels).to(torch.float32)
         sums = {"questions": asked_for.sum()}
         for name, logits in answers.items():
@@ -150,4 +126,10 @@ class MaskedObjective(nn.Module):
 def _head(settings: MaskedSettings, model: "ModelConfig") -> nn.Module:
     if settings.head == "dot":
         return DotHead(protein_dim=model.protein_dim, out_dim=model.out_dim)
-    return MlpHead(settings, protein_dim=model.protein_dim, out_dim=model.out_dim)
+    return ExpressionHead(
+        protein_dim=model.protein_dim,
+        cell_dim=model.out_dim,
+        gene_dim=model.out_dim,
+        hidden=settings.hidden,
+        dropout=settings.dropout,
+    )
