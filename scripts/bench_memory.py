@@ -97,9 +97,8 @@ def main() -> int:
             seconds, peak = measure(source, model)
             peaks.append(peak)
             size = source.stat().st_size / 1e6
-            print(
-                f"{cells:>9,} cells, file {size:,.0f} MB: {seconds:6.1f} s, {cells / seconds:,.0f} cells/s, peak {peak:,.0f} MB"
-            )
+            rate = cells / seconds
+            print(f"{cells:,} cells, {size:,.0f} MB: {seconds:.1f} s, {rate:,.0f} cells/s, {peak:,.0f} MB peak")
             source.unlink()
     print(f"difference of the peaks: {peaks[-1] - peaks[0]:+,.0f} MB")
     return 0

@@ -11,10 +11,11 @@ copies are compared, the difference is to their mean.
 
 import argparse
 import json
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -28,8 +29,9 @@ from uce.cells.sentences import write_sentences
 from uce.genes.catalogue import canonical_species
 from uce.genes.tables import load_gene_table
 from uce.genes.vocabulary import build_vocabulary
-from uce.model.checkpoint import Model, load_model
+from uce.model.checkpoint import Model, load_model, save_model
 from uce.model.encoder import Encoder
+from uce.model.folders import find_model
 from uce.training.corpus import Dataset, read_dataset
 
 NEIGHBOURS, FEW_NEIGHBOURS, FOLDS, SMALLEST_TYPE, DRAWS = 15, 5, 5, 5, 1000
@@ -71,6 +73,8 @@ def main() -> None:
     (options.output / "uce_mini.json").write_text(json.dumps(result, indent=1, sort_keys=True) + "\n")
     (options.output / "uce_mini.md").write_text(report(result, tasks), encoding="utf-8")
     picture(result, options.output / "uce_mini.png")
+    if options.card:
+        write_card(model, result)
 
 
 def _options() -> argparse.Namespace:
@@ -84,6 +88,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--copies", type=int, default=5, help="untrained copies, each with its own first weights")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--output", type=Path, default=Path("docs/results"))
+    parser.add_argument("--card", action="store_true", help="write the scores into the model's own card")
     return parser.parse_args()
 
 
@@ -94,7 +99,7 @@ def read_tasks(options: argparse.Namespace, model: Model) -> list[Task]:
     return [_read_task(row, options, model) for row in manifest[chosen].to_dict("records")]
 
 
-def _read_task(row: dict[str, str], options: argparse.Namespace, model: Model) -> Task:
+def _read_task(row: dict[Hashable, Any], options: argparse.Namespace, model: Model) -> Task:
     path = options.data / row["file"]
     table = load_gene_table(canonical_species(row["species"]), encoder=model.gene_encoder)
     vocabulary = build_vocabulary(table, model.specials, chromosome_vectors=model.chromosome_vectors)
@@ -111,9 +116,7 @@ def _read_task(row: dict[str, str], options: argparse.Namespace, model: Model) -
     pairs = pd.crosstab(donors[kept], labels[kept])
     split = "donors" if len(pairs) >= 3 and (pairs > 0).sum().min() >= 2 and (pairs > 0).sum().mean() > 2.5 else "cells"
     folds = _donor_folds(donors[kept]) if split == "donors" else _stratified_folds(labels[kept])
-    small = SimpleNamespace(**{name: getattr(data, name) for name in ("name", "species", "vocabulary", "measured")})
-    subset = Dataset(small.name, small.species, data.counts[kept], small.measured, small.vocabulary, data.facts)
-    return Task(subset, labels[kept], folds, split)
+    return Task(replace(data, counts=data.counts[kept]), labels[kept], folds, split)
 
 
 def _donor_folds(donors: NDArray[np.str_]) -> NDArray[np.int64]:
@@ -204,7 +207,7 @@ def macro_f1(labels: NDArray[np.str_], voted: NDArray[np.str_], weights: NDArray
     return float(np.mean(2 * right[present] / (true + called)[present]))
 
 
-def compare(tasks: list[Task], rows: dict[str, dict[str, NDArray[np.str_]]]) -> dict[str, object]:
+def compare(tasks: list[Task], rows: dict[str, dict[str, NDArray[np.str_]]]) -> dict[str, Any]:
     """Scores by row and set, their intervals, and the paired difference of "trained" to each other kind of row."""
     random = np.random.default_rng(0)
     scores = {row: np.zeros((DRAWS + 1, len(tasks))) for row in rows}
@@ -217,7 +220,7 @@ def compare(tasks: list[Task], rows: dict[str, dict[str, NDArray[np.str_]]]) -> 
     for row in rows:
         kinds.setdefault("untrained" if row.startswith("untrained") else row, []).append(row)
     merged = {kind: np.mean([scores[row] for row in members], axis=0) for kind, members in kinds.items()}
-    summary: dict[str, object] = {}
+    summary: dict[str, Any] = {}
     for kind, values in merged.items():
         difference = merged["trained"] - values
         # Sets drawn anew as well as cells: would it hold for other sets like these?
@@ -239,7 +242,7 @@ def _interval(value: float, drawn: NDArray[np.float64]) -> list[float]:
     return [round(float(number), 4) for number in (value, low, high)]
 
 
-def report(result: dict, tasks: list[Task]) -> str:
+def report(result: dict[str, Any], tasks: list[Task]) -> str:
     """The table in Markdown."""
     names = [task.data.name for task in tasks]
     lines = [
@@ -272,7 +275,28 @@ def report(result: dict, tasks: list[Task]) -> str:
     return "\n".join([*lines, "", "![macro-F1 by dataset](uce_mini.png)", ""])
 
 
-def picture(result: dict, path: Path) -> None:
+def write_card(model: Model, result: dict[str, Any]) -> None:
+    """Write the scores into the card of the model; what decides its numbers stays as it is."""
+    metrics = {"score": "macro-F1 of a vote of nearest neighbours, mean over " + ", ".join(result["sets"])}
+    for kind, row in result["summary"].items():
+        value, low, high = row["mean"]
+        metrics[kind] = f"{value:.3f} ({low:.3f} to {high:.3f})"
+    value, low, high = result["summary"]["untrained"]["trained_minus_this"]
+    metrics["trained minus untrained"] = f"{value:+.3f} ({low:+.3f} to {high:+.3f})"
+    save_model(
+        find_model(model.name),
+        encoder=model.encoder,
+        rule=model.rule,
+        specials=model.specials,
+        gene_encoder=model.gene_encoder,
+        gene_tables=model.gene_tables,
+        info={**model.info, "metrics": metrics},
+        chromosome_vectors=model.chromosome_vectors,
+        overwrite=True,
+    )
+
+
+def picture(result: dict[str, Any], path: Path) -> None:
     """Scores of every row by dataset."""
     import matplotlib as mpl
 

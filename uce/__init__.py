@@ -13,7 +13,7 @@ _PUBLIC = {
     "embed": "uce.embedding",
     "embed_counts": "uce.embedding",
     "embed_file": "uce.embedding",
-    "list_models": "uce.model.catalogue",
+    "list_models": "uce.model.registry",
     "list_species": "uce.genes.tables",
     "load_gene_table": "uce.genes.tables",
     "load_model": "uce.model.checkpoint",

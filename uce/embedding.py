@@ -14,7 +14,7 @@ from uce.cells.counts import Counts, Policy, open_counts
 from uce.cells.parts import BLOCK_CELLS, Block, Parts, block_ranges
 from uce.devices import pick_device, pick_precision, rank_and_world
 from uce.engines import Settings, stream_blocks
-from uce.errors import InputError, OutputExistsError
+from uce.errors import InputError, OutputExistsError, UsageError
 from uce.files import check_writable, refuse_overwrite
 from uce.health import Health
 from uce.jobs import SAMPLE_CELLS, Job, examine_blocks, make_record, plan_of, prepare_job
@@ -183,6 +183,9 @@ def embed_file(
     if file_format == "h5ad" and not overwrite and key_added in obsm_keys(Path(source)):
         msg = f"{source}: obsm[{key_added!r}] exists. Choose another --key-added, or pass --overwrite."
         raise OutputExistsError(msg)
+    if world > 1 and not resume:
+        msg = f"--no-resume: not under a launcher, where other ranks may be ahead. Delete {path}.parts instead."
+        raise UsageError(msg)
     settings = _settings(seed, replicates, batch_size, precision, device)
     started = time.monotonic()
     with open_counts(source, layer=layer, use_raw=use_raw, policy=counts_policy, genome=genome) as counts:
@@ -198,34 +201,22 @@ def embed_file(
         )
         say_notes(job, quiet=quiet or rank > 0)
         parts = Parts(path.with_name(path.name + ".parts"))
-        _compute_parts(job, parts, rank, world, num_workers=num_workers, resume=resume, quiet=quiet)
         if rank > 0:
+            parts.join(plan_of(job))
+            _fill(job, parts, rank, world, num_workers=num_workers, quiet=True)
             return Outcome(path, None, {}, counts.n_cells, time.monotonic() - started)
-        count = len(block_ranges(counts.n_cells))
-        parts.wait(count)
-        if counts.fingerprint() != job.fingerprint:
-            msg = f"{source}: changed while it was being embedded. Run again on a file that stays as it is."
-            raise InputError(msg)
-        summary = [replace(block, vectors=_thin(block.vectors, counts.n_cells)) for block in parts.blocks(count)]
-        health = examine_blocks(job, summary)
-        record = make_record(job, summary, health)
-        vectors = (block.vectors for block in parts.blocks(count))
-        if file_format == "npy":
-            write_npy(path, vectors, job.shape, record)
-        elif file_format == "parquet":
-            write_parquet(path, vectors, counts.obs_names, key_added, record)
-        else:
-            write_h5ad(
-                path,
-                counts,
-                vectors,
-                source=Path(source),
-                shape=job.shape,
-                key=key_added,
-                record=record,
-                overwrite_key=overwrite,
+        with lock(path.with_name(path.name + ".lock"), wait=False):
+            if not resume:
+                parts.remove()
+            if done := parts.begin(plan_of(job)):
+                say(f"resuming: {done} finished blocks of {BLOCK_CELLS} cells are there already", quiet=quiet)
+            _fill(job, parts, rank, world, num_workers=num_workers, quiet=quiet)
+            parts.wait(len(block_ranges(counts.n_cells)))
+            _refuse_changed(job)
+            health, record = _assemble(
+                job, parts, path, source=Path(source), file_format=file_format, key=key_added, overwrite=overwrite
             )
-        parts.remove()
+            parts.remove()
     say(health, quiet=quiet)
     return Outcome(path, health, record, counts.n_cells, time.monotonic() - started)
 
@@ -299,24 +290,6 @@ def _computed(job: Job, *, num_workers: int, quiet: bool) -> Iterator[Block]:
             yield block
 
 
-def _compute_parts(
-    job: Job, parts: Parts, rank: int, world: int, *, num_workers: int, resume: bool, quiet: bool
-) -> None:
-    """Compute the blocks of this rank (rank, rank + world, ...) that are not there yet."""
-    plan = plan_of(job)
-    if rank > 0:
-        parts.join(plan)
-        _fill(job, parts, rank, world, num_workers=num_workers, quiet=True)
-        return
-    with lock(parts.folder.with_name(parts.folder.name + ".lock"), wait=False):
-        if not resume:
-            parts.remove()
-        done = parts.begin(plan)
-        if done:
-            say(f"resuming: {done} finished blocks of {BLOCK_CELLS} cells are there already", quiet=quiet)
-        _fill(job, parts, rank, world, num_workers=num_workers, quiet=quiet)
-
-
 def _fill(job: Job, parts: Parts, rank: int, world: int, *, num_workers: int, quiet: bool) -> None:
     every = block_ranges(job.counts.n_cells)
     mine = [number for number in range(rank, len(every), world) if not parts.has(number)]
@@ -326,6 +299,40 @@ def _fill(job: Job, parts: Parts, rank: int, world: int, *, num_workers: int, qu
         for number, block in zip(mine, blocks, strict=True):
             parts.write(number, block)
             progress.advance(len(block.vectors))
+
+
+def _refuse_changed(job: Job) -> None:
+    if job.counts.fingerprint() != job.fingerprint:
+        msg = f"{job.counts.file}: changed while it was being embedded. Run again on a file that stays as it is."
+        raise InputError(msg)
+
+
+def _assemble(
+    job: Job, parts: Parts, path: Path, *, source: Path, file_format: str, key: str, overwrite: bool
+) -> tuple[Health, dict[str, Any]]:
+    """Judge the finished blocks, and write them as one result of the format asked for."""
+    cells = job.counts.n_cells
+    count = len(block_ranges(cells))
+    summary = [replace(block, vectors=_thin(block.vectors, cells)) for block in parts.blocks(count)]
+    health = examine_blocks(job, summary)
+    record = make_record(job, summary, health)
+    vectors = (block.vectors for block in parts.blocks(count))
+    if file_format == "npy":
+        write_npy(path, vectors, job.shape, record)
+    elif file_format == "parquet":
+        write_parquet(path, vectors, job.counts.obs_names, key, record)
+    else:
+        write_h5ad(
+            path,
+            job.counts,
+            vectors,
+            source=source,
+            shape=job.shape,
+            key=key,
+            record=record,
+            overwrite_key=overwrite,
+        )
+    return health, record
 
 
 def _bytes_needed(source: Path, counts: Counts, model: str | Path | Model) -> int:

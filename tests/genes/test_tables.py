@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from uce.errors import ModelError, UsageError
 from uce.genes.bundled import load_bundled
-from uce.genes.tables import GeneTable, available_species, load_gene_table, read_table, table_names, write_table
+from uce.genes.tables import GeneTable, list_species, load_gene_table, read_table, table_names, write_table
 
 COLUMNS = ("ids", "symbols", "synonyms", "chromosomes", "starts", "projected", "origins", "vectors")
 
@@ -125,7 +125,7 @@ def test_loading_takes_a_path_a_name_or_a_taxon(human, tmp_path, uce_home):
     write_table(human, folder / "homo_sapiens.h5ad")
     for name in ("human", "Homo sapiens", "homo_sapiens", "9606"):
         assert load_gene_table(name, encoder="test-vectors").sha256 == human.sha256
-    assert available_species(encoder="test-vectors") == ["homo_sapiens"]
+    assert list_species(encoder="test-vectors") == ["homo_sapiens"]
 
 
 def test_a_table_is_read_once_until_its_file_changes(human, tmp_path):

@@ -76,8 +76,8 @@ def test_no_cells_give_an_empty_result(
     assert ad.read_h5ad(tmp_path / "out.h5ad").obsm["X_uce"].shape == (0, 16)
 
 
-def test_an_adata_keeps_its_matrix_and_gains_one_key(
-    make_cells: Callable[..., ad.AnnData], tiny_model: "Model"
+def test_an_adata_keeps_its_matrix_and_gains_one_key_that_can_be_saved(
+    make_cells: Callable[..., ad.AnnData], tiny_model: "Model", tmp_path: Path
 ) -> None:
     cells = make_cells()
     before = cells.copy()
@@ -86,3 +86,5 @@ def test_an_adata_keeps_its_matrix_and_gains_one_key(
     assert list(cells.obsm) == ["X_mine"]
     assert list(cells.uns["uce"]) == ["X_mine"]
     assert cells.obs.equals(before.obs)
+    cells.write_h5ad(tmp_path / "saved.h5ad")
+    assert ad.read_h5ad(tmp_path / "saved.h5ad").uns["uce"]["X_mine"]["cells"] == 60

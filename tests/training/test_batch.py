@@ -175,3 +175,14 @@ def test_random_numbers_are_uniform_and_uses_do_not_share_them() -> None:
     assert ((share - 5000) ** 2 / 5000).sum() < 45  # chi-square, 19 degrees of freedom: 1 in 1,000 is above 43.8
     assert abs(np.corrcoef(drawn[:-1], drawn[1:])[0, 1]) < 0.01
     assert abs(np.corrcoef(drawn, uniforms(7, HIDE, np.arange(100_000)))[0, 1]) < 0.01
+
+
+def test_the_last_part_of_a_run_has_sentences_of_another_length(corpus: Corpus, make_config: Configure) -> None:
+    config = make_config(draws=20, late_draws=80, late_from=0.5, steps=10, objective=PANEL)
+    genes = []
+    for step in (4, 5):
+        batch = make_batch(corpus, config, step)
+        ranks = _ranks(batch.vectors, _dataset(corpus, config, step)[0])
+        sentences = zip(batch.tokens, batch.keep, strict=True)
+        genes.append({int((ranks[row[keep]] >= 0).sum()) for row, keep in sentences})
+    assert genes == [{20}, {80}]

@@ -22,11 +22,11 @@ def add_commands(commands: Commands) -> None:
 
 def _run_list(args: argparse.Namespace) -> int:
     from uce.genes.catalogue import catalogue
-    from uce.genes.tables import available_species
+    from uce.genes.tables import list_species
 
     rows = [
         {"species": name, "name": catalogue()[name].label if name in catalogue() else "", "encoder": args.encoder}
-        for name in available_species(encoder=args.encoder)
+        for name in list_species(encoder=args.encoder)
     ]
     if args.json:
         print(json.dumps(rows, indent=1))

@@ -26,7 +26,7 @@ def _add_list(actions: Commands) -> None:
 def _run_list(args: argparse.Namespace) -> int:
     from dataclasses import asdict
 
-    from uce.model.catalogue import list_models
+    from uce.model.registry import list_models
 
     rows = list_models()
     if args.json:
@@ -73,6 +73,8 @@ def _add_import(actions: Commands) -> None:
         default="aligned",
         help="positions of zebrafish and frog genes: their own, or shifted as in the published code",
     )
+    parser.add_argument("--species", nargs="+", help="write gene tables of these only (all that have an offset)")
+    parser.add_argument("--overwrite", action="store_true", help="replace a model of this name and its tables")
     parser.set_defaults(run=_run_import)
 
 
@@ -87,6 +89,8 @@ def _run_import(args: argparse.Namespace) -> int:
         proteins=args.proteins,
         name=args.name,
         lookup=args.lookup,
+        species=args.species,
+        overwrite=args.overwrite,
     )
     print(folder)
     return 0

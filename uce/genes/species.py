@@ -10,7 +10,7 @@ from uce.files import printable, shorten
 from uce.genes.catalogue import Species, canonical_species, catalogue, find_species, species_label
 from uce.genes.columns import check_column, names_in, text_columns
 from uce.genes.names import UNLISTED, classify, explain_names, prefixed_species, split_id, split_prefix, tidy
-from uce.genes.tables import BUNDLED_ENCODER, available_species, table_names
+from uce.genes.tables import BUNDLED_ENCODER, list_species, table_names
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -97,7 +97,7 @@ def detect_species(
     InputError
         The names are of several species, of one without a table, contradict `organism`, or do not tell.
     """
-    known = list(candidates) if candidates is not None else available_species(encoder=encoder)
+    known = list(candidates) if candidates is not None else list_species(encoder=encoder)
     evidence = _Evidence(_names(var, column, file), _hint(var, organism), tuple(known), encoder, file)
     found = _by_prefix(evidence) or _by_ids(evidence) or _by_symbols(evidence)
     if found.species not in known:
@@ -143,7 +143,7 @@ def symbol_matches(
 ) -> dict[str, frozenset[str]]:
     """Species -> which of `names` are exactly a symbol in its table; species without any are left out."""
     distinct = {split_prefix(tidy(name))[1] for name in names} - {""}
-    species = available_species(encoder=encoder) if candidates is None else candidates
+    species = list_species(encoder=encoder) if candidates is None else candidates
     found = {name: table_names(name, encoder=encoder) & distinct for name in species}
     return {name: matched for name, matched in found.items() if matched}
 

@@ -302,7 +302,7 @@ def load_gene_table(species: str | Path, *, encoder: str = BUNDLED_ENCODER) -> G
         return _cached(own)
     if encoder == BUNDLED_ENCODER and name in _bundled_species():
         return _bundled(name)
-    available = available_species(encoder=encoder)
+    available = list_species(encoder=encoder)
     shown = ", ".join(available) if available else "none"
     label = catalogue()[name].label if name in catalogue() else name
     msg = (
@@ -312,7 +312,7 @@ def load_gene_table(species: str | Path, *, encoder: str = BUNDLED_ENCODER) -> G
     raise ModelError(msg)
 
 
-def available_species(*, encoder: str = BUNDLED_ENCODER) -> list[str]:
+def list_species(*, encoder: str = BUNDLED_ENCODER) -> list[str]:
     """Latin names of all species with a table of this kind, the user's own included, sorted."""
     own = {path.stem for path in (user_folder() / "genes" / encoder).glob("*.h5ad")}
     return sorted(own | set(_bundled_species() if encoder == BUNDLED_ENCODER else ()))
@@ -329,7 +329,10 @@ def table_names(species: str, *, encoder: str = BUNDLED_ENCODER) -> frozenset[st
 
 @cache
 def _bundled_symbols(species: str) -> frozenset[str]:
-    with files("uce").joinpath("data", "genes", f"{species}.npz").open("rb") as stream, np.load(stream) as content:
+    with (
+        files("uce").joinpath("data", "genes", f"{species}.npz").open("rb") as stream,
+        np.load(stream, allow_pickle=False) as content,
+    ):
         return frozenset(content["symbols"].tobytes().decode("utf-8").split("\n"))
 
 

@@ -17,7 +17,7 @@ from uce.errors import ModelError
 Norm = Literal["post", "pre"]
 Activation = Literal["relu", "gelu"]
 Positions = Literal["sinusoidal", "none"]
-Readout = Literal["cls", "cls+mean"]
+Readout = Literal["cls", "cls+mean", "cls+linear"]
 
 # Far above anything sensible: a damaged or hostile config.json must not make us build for hours.
 _LIMIT = 1 << 17
@@ -103,13 +103,15 @@ class Encoder(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
         self.final_norm = nn.LayerNorm(dim) if config.norm == "pre" else nn.Identity()
-        read = dim if config.readout == "cls" else 2 * dim
+        read = 2 * dim if config.readout == "cls+mean" else dim
         self.decoder = nn.Sequential(
             dense(read, config.decoder_dim, dropout=config.dropout),
             dense(config.decoder_dim, config.out_dim, dropout=config.dropout),
             dense(config.out_dim, config.out_dim, dropout=config.dropout),
             nn.Linear(config.out_dim, config.out_dim),
         )
+        if config.readout == "cls+linear":
+            self.mean_map = nn.Linear(dim, config.out_dim)
         if config.positions == "sinusoidal":
             # A saved buffer: published models bring their own table, which float32 rounding makes theirs alone.
             self.register_buffer("positions", torch.empty(config.max_tokens, dim))
@@ -177,7 +179,20 @@ class Encoder(nn.Module):
             # The decoder and the last division stay out of mixed precision: there it costs 0.2 % of the length.
             weight = next(self.decoder.parameters())
             decoded: Tensor = self.decoder(cls.to(weight.dtype))
+            if self.config.readout == "cls+linear":
+                decoded = decoded + self.mean_map(self.mean_token(projected, keep).to(weight.dtype))
             return F.normalize(decoded.to(torch.promote_types(decoded.dtype, torch.float32)), dim=1)
+
+    def mean_token(self, projected: Tensor, keep: Tensor | None = None) -> Tensor:
+        """Mean of the kept tokens behind CLS, in units of one: (B, L, D) and (B, L) to (B, D)."""
+        return _mean_token(projected, keep) / math.sqrt(self.config.dim)
+
+    def place(self, vectors: Tensor) -> Tensor:
+        """Where each gene pulls a cell vector: the linear part of the read-out of a single token, (G, P) to (G, out).
+
+        Only for the read-out "cls+linear". A cell's linear part is the mean of its genes' places, plus a constant.
+        """
+        return F.linear(self.project(vectors) / math.sqrt(self.config.dim), self.mean_map.weight)
 
     def forward(self, vectors: Tensor, keep: Tensor | None = None) -> Tensor:
         """Sentences of gene vectors (B, L, P) and their kept tokens (B, L) to cell vectors (B, out_dim)."""

@@ -56,7 +56,7 @@ def _pickled(folder: Path) -> str:
 
 
 def _missing(name: str, places: Sequence[Path]) -> str:
-    from uce.model.catalogue import registered_models
+    from uce.model.registry import registered_models
 
     registered = registered_models()
     if name in registered:
