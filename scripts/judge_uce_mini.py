@@ -112,9 +112,9 @@ def _read_task(row: dict[Hashable, Any], options: argparse.Namespace, model: Mod
     enough = np.isin(labels, names[sizes >= SMALLEST_TYPE]) & ~np.isin(labels, list(UNLABELLED))
     kept = np.flatnonzero(enough)
     kept = np.sort(np.random.default_rng(0).permutation(kept)[: options.most_cells])
-    # In cell lines and the like a donor is a label; donors are only of use where a type is in several of them.
-    pairs = pd.crosstab(donors[kept], labels[kept])
-    split = "donors" if len(pairs) >= 3 and (pairs > 0).sum().min() >= 2 and (pairs > 0).sum().mean() > 2.5 else "cells"
+    # In cell lines and the like a donor is a label; donors are of use where most types are in several of them.
+    shared = (pd.crosstab(donors[kept], labels[kept]) > 0).sum().mean()
+    split = "donors" if shared > 2.5 else "cells"
     folds = _donor_folds(donors[kept]) if split == "donors" else _stratified_folds(labels[kept])
     return Task(replace(data, counts=data.counts[kept]), labels[kept], folds, split)
 
@@ -313,7 +313,7 @@ def picture(result: dict[str, Any], path: Path) -> None:
     axes.set_xticks(np.arange(len(names)), [name.replace("_", "\n", 1) for name in names], fontsize=8)
     axes.set_ylabel("macro-F1 of the neighbours' vote")
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, fontsize=8, ncols=2)
+    axes.legend(frameon=False, fontsize=8, ncols=len(kinds), loc="lower center", bbox_to_anchor=(0.5, 1))
     figure.savefig(path, dpi=120)
 
 

@@ -64,7 +64,8 @@ def test_a_run_leaves_exactly_its_files_and_a_model_that_loads(
     assert model.config == config.model
     assert model.rule == config.rule
     assert model.info["training"]["cells_shown"] == 12 * 32
-    assert [dataset["name"] for dataset in model.info["training"]["datasets"]] == ["set0", "set1"]
+    assert [dataset["dataset"] for dataset in model.info["trained_on"]] == ["set0", "set1"]
+    assert model.info["not_trained_on"] == ["kept"]
     found = sorted(str(path.relative_to(tmp_path / "run")) for path in (tmp_path / "run").rglob("*") if path.is_file())
     folder = ["README.md", "config.json", "genes.json", "model.safetensors"]
     state = ["training/state.json", "training/state.safetensors"]
@@ -215,6 +216,9 @@ def test_a_run_of_other_settings_is_not_continued(
     changed = replace(config, optimizer=replace(config.optimizer, lr=0.5))
     with pytest.raises(UsageError, match=r"holds a run with optimizer\.lr = 0\.001, not 0\.5"):
         pretrain(changed, out=tmp_path / "run")
+    (tmp_path / "run" / "config.yaml").write_text("steps: [")
+    with pytest.raises(UsageError, match=r"config\.yaml: not readable as YAML .* cannot continue the run"):
+        pretrain(config, out=tmp_path / "run")
 
 
 def test_gene_vectors_of_another_width_are_refused(

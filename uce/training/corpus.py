@@ -68,11 +68,12 @@ class Dataset:
 
 @dataclass(frozen=True, eq=False)
 class Corpus:
-    """All datasets of a run, with the gene tables they were read through."""
+    """All datasets of a run, the gene tables they were read through, and the names of the manifest's other datasets."""
 
     datasets: tuple[Dataset, ...]
     tables: tuple[GeneTable, ...]
     specials: NDArray[np.float32]
+    not_read: tuple[str, ...] = ()
 
     @property
     def sizes(self) -> NDArray[np.int64]:
@@ -98,7 +99,7 @@ def read_corpus(settings: "DataSettings") -> Corpus:
     ModelError
         There is no gene table of this kind for a species.
     """
-    rows = _read_manifest(settings)
+    rows, not_read = _read_manifest(settings)
     species = sorted({canonical_species(name) for name in rows["species"]})
     tables = {name: load_gene_table(name, encoder=settings.gene_encoder) for name in species}
     specials = special_vectors(next(iter(tables.values())).dim)
@@ -110,7 +111,7 @@ def read_corpus(settings: "DataSettings") -> Corpus:
         _check_file(path, row.get("sha256", ""))
         facts = {key: row[key] for key in _FACTS if row.get(key)}
         datasets.append(read_dataset(path, tables[name], vocabularies[name], name=row["dataset"], facts=facts))
-    return Corpus(tuple(datasets), tuple(tables.values()), specials)
+    return Corpus(tuple(datasets), tuple(tables.values()), specials, not_read)
 
 
 def read_dataset(
@@ -153,7 +154,8 @@ def special_vectors(dim: int) -> NDArray[np.float32]:
     return vectors
 
 
-def _read_manifest(settings: "DataSettings") -> "pd.DataFrame":
+def _read_manifest(settings: "DataSettings") -> "tuple[pd.DataFrame, tuple[str, ...]]":
+    """The rows asked for, and the names of the others."""
     import pandas as pd
 
     path = Path(settings.manifest)
@@ -173,7 +175,7 @@ def _read_manifest(settings: "DataSettings") -> "pd.DataFrame":
         found = shorten(sorted(set(rows["role"])))
         msg = f"{path}: no dataset is left with role {shorten(list(settings.roles))}; its roles are {found}."
         raise UsageError(msg)
-    return kept
+    return kept, tuple(rows["dataset"].drop(kept.index))
 
 
 def _check_file(path: Path, sha256: str) -> None:

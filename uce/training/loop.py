@@ -5,7 +5,7 @@ import logging
 import math
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -46,8 +46,25 @@ class Trainee(nn.Module):
         projected = self.encoder.project(batch["vectors"])
         # Each distinct token is projected once; the gather's gradient is a plain sum over its copies.
         sentences = nn.functional.embedding(batch["tokens"], projected)
-        sums: dict[str, Tensor] = self.objective(self.encoder.encode(sentences, batch["keep"]), batch)
+        places = self.encoder.place(batch["queries"]) if self.objective.tied else None
+        sums: dict[str, Tensor] = self.objective(self.encoder.encode(sentences, batch["keep"]), batch, places)
         return sums
+
+
+@torch.no_grad()
+def start_linear(encoder: Encoder, batches: Sequence[Batch]) -> None:
+    """Let training start from the centred linear part of the read-out: all else begins at nothing and is learned.
+
+    The cells of a corpus share most of their mean token. Subtracting it (by the constant of the linear map) leaves the
+    differences, which the cosine then sees; the decoder's last layer begins at zero, as residual branches often do.
+    """
+    means = [
+        encoder.mean_token(encoder.project(torch.from_numpy(b.vectors))[b.tokens], torch.from_numpy(b.keep)).mean(dim=0)
+        for b in batches
+    ]
+    encoder.mean_map.bias.copy_(-encoder.mean_map.weight @ torch.stack(means).mean(dim=0))
+    for parameter in encoder.decoder[-1].parameters():
+        parameter.zero_()
 
 
 def pretrain(config: PretrainConfig, *, out: str | Path) -> Path:
@@ -108,6 +125,8 @@ class _Trainer:
         self.config, self.corpus, self.accelerator, self.run = config, corpus, accelerator, run
         torch.manual_seed(config.seed)  # the same first weights in every process
         self.trainee = Trainee(config)
+        if config.model.readout == "cls+linear":
+            start_linear(self.trainee.encoder, [make_batch(corpus, config, config.steps + i) for i in range(16)])
         optimizer = build_optimizer(self.trainee, config.optimizer)
         self.wrapped, self.optimizer = accelerator.prepare(self.trainee, optimizer)
         self.learned = list(self.trainee.encoder.parameters()) + list(self.trainee.objective.parameters())

@@ -2,12 +2,11 @@
 
 import json
 import math
-from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from uce.config import build_config, config_to_dict
+from uce.config import config_to_dict, read_config
 from uce.errors import OutputExistsError, UsageError
 from uce.files import atomic_path
 from uce.training.settings import PretrainConfig
@@ -34,8 +33,9 @@ def describe(config: PretrainConfig, corpus: "Corpus", step: int) -> dict[str, A
             "precision": config.precision,
             "averaged_weights": config.ema,
             "optimizer": asdict(config.optimizer),
-            "datasets": [{"name": dataset.name, **dataset.facts} for dataset in corpus.datasets],
         },
+        "trained_on": [{"dataset": dataset.name, **dataset.facts} for dataset in corpus.datasets],
+        "not_trained_on": list(corpus.not_read),
     }
 
 
@@ -46,17 +46,18 @@ def check_run(config: PretrainConfig, run: Path, target: Path) -> None:
         raise OutputExistsError(msg)
     if not (run / "config.yaml").is_file():
         return
-    import yaml
-
-    there = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
-    with suppress(UsageError):  # written by another version, or by hand: it differs
-        if build_config(PretrainConfig, there) == config:
-            return
+    try:
+        there = read_config(PretrainConfig, run / "config.yaml")
+    except UsageError as error:
+        msg = f"{error} This version of uce cannot continue the run; choose another --output."
+        raise UsageError(msg) from error
+    if there == config:
+        return
     ours = _flat(config_to_dict(config))
-    theirs = _flat(there if isinstance(there, dict) else {})
-    changed = next((key for key in ours if ours[key] != theirs.get(key)), "its keys")
+    theirs = _flat(config_to_dict(there))
+    changed = next(key for key in ours if ours[key] != theirs[key])
     msg = (
-        f"{run}: holds a run with {changed} = {theirs.get(changed)!r}, not {ours.get(changed)!r}. "
+        f"{run}: holds a run with {changed} = {theirs[changed]!r}, not {ours[changed]!r}. "
         "Choose another --output, or the same settings to continue."
     )
     raise UsageError(msg)

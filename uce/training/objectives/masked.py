@@ -34,7 +34,7 @@ class MaskedSettings:
     masking: Literal["cell", "panel"] = "cell"  # of each cell's expressed genes, or one set of genes for a whole batch
     queries: int = 256  # questions per cell; with "cell" half of them expressed
     negatives: Literal["uniform", "matched"] = "uniform"  # "matched": no gene can be guessed from its detection rate
-    head: Literal["mlp", "dot"] = "mlp"  # layers over cell and gene (published), or a scaled product of both
+    head: Literal["mlp", "dot", "tied"] = "mlp"  # layers over cell and gene (published), or a product of both
     hidden: tuple[int, ...] = (256, 64)  # widths of the "mlp" head; published 2048, 512, 128
     dropout: float = 0.05  # in the "mlp" head
     offset: Literal["none", "dataset"] = "none"  # add the logit of the dataset's detection rate and the log depth
@@ -77,6 +77,30 @@ class DotHead(nn.Module):
         return logits if asked is None else logits.gather(1, asked)
 
 
+class TiedHead(nn.Module):
+    """logit = scale * k_g c . (d_g - mean d) + b_g, where d_g is the place that the encoder itself gives the gene.
+
+    A cell's linear part is the mean of the places of its genes (`Encoder.place`), so that from the first step on a gene
+    is expected in the cells whose genes lie near it; k_g and b_g are functions of the gene vector.
+    """
+
+    def __init__(self, *, protein_dim: int) -> None:
+        super().__init__()
+        self.gain = nn.Linear(protein_dim, 1)
+        self.bias = nn.Linear(protein_dim, 1)
+        self.log_scale = nn.Parameter(torch.tensor(math.log(0.5)))
+        for linear in (self.gain, self.bias):
+            nn.init.zeros_(linear.weight)
+            nn.init.zeros_(linear.bias)
+
+    def forward(self, cells: Tensor, genes: Tensor, asked: Tensor | None, places: Tensor) -> Tensor:
+        """Logits (B, Q) of cells (B, D) and genes (U, P) at `places` (U, D); `asked` (B, Q) as in the other heads."""
+        unit = F.normalize(genes, dim=1) * math.sqrt(genes.shape[1])
+        scale = (self.log_scale + self.gain(unit).squeeze(1)).exp()
+        logits: Tensor = scale * (cells @ (places - places.mean(dim=0)).T) + self.bias(unit).squeeze(1)
+        return logits if asked is None else logits.gather(1, asked)
+
+
 class MaskedObjective(nn.Module):
     """Head, and beside it the same head with a learned constant for every cell: what the genes alone give away.
 
@@ -87,11 +111,16 @@ class MaskedObjective(nn.Module):
     def __init__(self, settings: MaskedSettings, model: "ModelConfig") -> None:
         super().__init__()
         self.settings = settings
-        self.head = _head(settings, model)
+        self.head: nn.Module = TiedHead(protein_dim=model.protein_dim) if self.tied else _head(settings, model)
         self.gene_only = _head(settings, model)
         self.constant = nn.Parameter(F.normalize(torch.randn(1, model.out_dim), dim=1))
 
-    def forward(self, cells: Tensor, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    @property
+    def tied(self) -> bool:
+        """Whether the head asks the encoder for the places of genes."""
+        return self.settings.head == "tied"
+
+    def forward(self, cells: Tensor, batch: dict[str, Tensor], places: Tensor | None = None) -> dict[str, Tensor]:
         """Sums over the questions to valid cells.
 
         Parameters
@@ -100,6 +129,8 @@ class MaskedObjective(nn.Module):
             (B, D) cell vectors.
         batch
             `queries` (U, P), `asked` (B, Q) or absent, `labels` and `offsets` (B, Q), `valid` (B,).
+        places
+            (U, D) `Encoder.place` of the queries, for the head "tied".
 
         Returns
         -------
@@ -111,7 +142,8 @@ class MaskedObjective(nn.Module):
         genes, asked, labels = batch["queries"], batch.get("asked"), batch["labels"]
         everywhere = self.gene_only(self.constant, genes, None)  # (1, U): once, as all cells are the same to it
         gene_only = everywhere if asked is None else everywhere.squeeze(0)[asked]
-        answers = {"loss": self.head(cells, genes, asked), "gene_only": gene_only.expand_as(labels)}
+        known = (cells, genes, asked, places) if self.tied else (cells, genes, asked)
+        answers = {"loss": self.head(*known), "gene_only": gene_only.expand_as(labels)}
         asked_for = batch["valid"][:, None].expand_as(labels).to(torch.float32)
         sums = {"questions": asked_for.sum()}
         for name, logits in answers.items():
@@ -124,7 +156,7 @@ class MaskedObjective(nn.Module):
 
 
 def _head(settings: MaskedSettings, model: "ModelConfig") -> nn.Module:
-    if settings.head == "dot":
+    if settings.head in ("dot", "tied"):  # the gene-only twin of a tied head has a place of its own for every gene
         return DotHead(protein_dim=model.protein_dim, out_dim=model.out_dim)
     return ExpressionHead(
         protein_dim=model.protein_dim,

@@ -1,0 +1,150 @@
+"""Runs in hostile surroundings: strange names and places, full memory, other runs, another locale."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import anndata as ad
+import numpy as np
+import pytest
+import torch
+
+import uce
+from uce.cli.main import main
+from uce.errors import InputError, StorageError, UsageError
+
+if TYPE_CHECKING:
+    from uce.model.checkpoint import Model
+
+
+@pytest.fixture
+def source(make_cells: Callable[..., ad.AnnData], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    make_cells().write_h5ad("in.h5ad")
+    return tmp_path / "in.h5ad"
+
+
+@pytest.mark.parametrize(
+    "name", ["gän sefüße 😀.h5ad", "-n.h5ad", "a b\tc.h5ad", "x" * 120 + ".h5ad", "sub.h5ad.gz.h5ad"]
+)
+def test_any_file_name_works(source: Path, tiny_folder: Path, name: str) -> None:
+    source.rename(name)
+    assert main(["embed", f"./{name}", "--model", str(tiny_folder), "--species", "human"]) == 0
+    results = [path for path in Path().iterdir() if path.name != name]
+    assert len(results) == 1
+    assert ad.read_h5ad(results[0]).obsm["X_uce"].shape == (60, 16)
+
+
+def test_control_characters_do_not_reach_the_terminal(
+    source: Path, tiny_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cells = ad.read_h5ad(source)
+    cells.var_names = [f"\x1b[31mgene\x07{i}" for i in range(cells.n_vars)]
+    cells.write_h5ad("evil.h5ad")
+    assert main(["embed", "evil.h5ad", "--model", str(tiny_folder), "--species", "human"]) == 3
+    said = capsys.readouterr().err
+    assert "\x1b" not in said
+    assert "\x07" not in said
+
+
+@pytest.mark.parametrize("address", ["https://example.org/cells.h5ad", "s3://bucket/cells.h5ad"])
+def test_an_address_is_not_a_path(tiny_folder: Path, address: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["embed", address, "--model", str(tiny_folder)]) == 3
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_another_locale_changes_nothing(source: Path, tiny_folder: Path) -> None:
+    command = [sys.executable, "-m", "uce", "embed", "in.h5ad", "--model", str(tiny_folder), "--species", "human"]
+    environment = {**os.environ, "LC_ALL": "C", "LANG": "C", "PYTHONIOENCODING": "ascii", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([*command, "--json"], env=environment, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["cells"] == 60
+
+
+def test_memory_of_the_accelerator_running_out_halves_the_batch_and_keeps_the_numbers(
+    source: Path, tiny_model: "Model", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cells = ad.read_h5ad(source)
+    uce.embed(cells, model=tiny_model, species="human", quiet=True)
+    encode = tiny_model.encoder.encode
+    sizes = []
+
+    def small_memory(projected: torch.Tensor) -> torch.Tensor:
+        if len(projected) > 2:
+            raise torch.cuda.OutOfMemoryError
+        sizes.append(len(projected))
+        return encode(projected)
+
+    monkeypatch.setattr(tiny_model.encoder, "encode", small_memory)
+    again = ad.read_h5ad(source)
+    uce.embed(again, model=tiny_model, species="human", quiet=True)
+    assert max(sizes) == 2
+    np.testing.assert_allclose(again.obsm["X_uce"], cells.obsm["X_uce"], atol=1e-6)
+
+
+def test_a_second_run_to_the_same_output_is_refused(source: Path, tiny_model: "Model") -> None:
+    held = {"host": socket.gethostname(), "pid": os.getppid()}
+    Path("out.h5ad.lock").write_text(json.dumps(held))
+    with pytest.raises(StorageError, match=f"process {os.getppid()} on .* is writing there"):
+        uce.embed_file(source, "out.h5ad", model=tiny_model, species="human", quiet=True)
+    assert not Path("out.h5ad.parts").exists()
+
+
+def test_the_lock_of_a_dead_run_is_taken_over(source: Path, tiny_model: "Model") -> None:
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    Path("out.h5ad.lock").write_text(json.dumps({"host": socket.gethostname(), "pid": dead.pid}))
+    uce.embed_file(source, "out.h5ad", model=tiny_model, species="human", quiet=True)
+    assert Path("out.h5ad").exists()
+    assert not Path("out.h5ad.lock").exists()
+
+
+def test_dropping_an_unfinished_run_needs_one_process(
+    source: Path, tiny_model: "Model", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(UsageError, match="--no-resume: not under a launcher"):
+        uce.embed_file(source, "out.h5ad", model=tiny_model, species="human", quiet=True, resume=False)
+
+
+def test_an_unfinished_run_can_be_dropped(source: Path, tiny_model: "Model") -> None:
+    Path("out.h5ad.parts").mkdir()
+    Path("out.h5ad.parts/plan.json").write_text('{"seed": 9}')
+    with pytest.raises(UsageError, match="pass --no-resume to drop it"):
+        uce.embed_file(source, "out.h5ad", model=tiny_model, species="human", quiet=True)
+    uce.embed_file(source, "out.h5ad", model=tiny_model, species="human", quiet=True, resume=False)
+    assert Path("out.h5ad").exists()
+
+
+def test_cells_without_genes_are_refused(source: Path, tiny_model: "Model") -> None:
+    empty = ad.read_h5ad(source)[:, :0].copy()
+    with pytest.raises(InputError, match="no genes"):
+        uce.embed(empty, model=tiny_model, species="human", quiet=True)
+
+
+def test_only_empty_cells_are_refused(source: Path, tiny_model: "Model") -> None:
+    cells = ad.read_h5ad(source)
+    cells.X = cells.X * 0
+    with pytest.raises(InputError, match="no value above zero"):
+        uce.embed(cells, model=tiny_model, species="human", quiet=True)
+
+
+def test_a_planted_collapse_is_warned_of_and_still_written(
+    source: Path, tiny_model: "Model", monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    encode = tiny_model.encoder.encode
+
+    def collapsed(projected: torch.Tensor) -> torch.Tensor:
+        towards = torch.ones(tiny_model.config.out_dim)
+        return torch.nn.functional.normalize(towards + 0.05 * encode(projected), dim=1)
+
+    monkeypatch.setattr(tiny_model.encoder, "encode", collapsed)
+    outcome = uce.embed_file(source, "out.h5ad", model=tiny_model, species="human")
+    assert not outcome.health.ok
+    assert "warning: the cells hardly differ" in capsys.readouterr().err
+    assert "another protein encoder" in outcome.record["health"]["warnings"][0]
