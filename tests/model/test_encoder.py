@@ -57,15 +57,14 @@ def plain(encoder: Encoder, vectors: Tensor, keep: Tensor) -> Tensor:
         (config.dim,),
         *encoder.projection_norm.parameters(),
     )
-    x0 = z * config.dim**0.5
-    x = x0
+    x = z * config.dim**0.5
     if config.positions == "sinusoidal":
         x = x + sinusoidal_positions(x.shape[1], config.dim)
     read = torchs_own(encoder)(x, src_key_padding_mask=~keep)[:, 0]
-    if config.readout == "cls+mean":
-        means = [tokens[1:][kept[1:]].mean(dim=0) for tokens, kept in zip(x0, keep, strict=True)]
-        read = torch.cat([read, torch.stack(means)], dim=1)
     decoded = encoder.decoder(read)
+    if config.readout == "cls+mean":
+        means = [tokens[1:][kept[1:]].mean(dim=0) for tokens, kept in zip(z, keep, strict=True)]
+        decoded = decoded + encoder.mean_map(torch.stack(means))
     return decoded / decoded.norm(dim=1, keepdim=True)
 
 
@@ -232,6 +231,15 @@ def test_a_new_encoder_of_any_depth_keeps_scale_and_tells_cells_apart(norm: Any)
     assert all(0.3 < size < 6 for size in sizes)
     cosines = (vectors @ vectors.T)[~torch.eye(20, dtype=torch.bool)]
     assert float(cosines.mean()) < 0.95
+
+
+def test_the_linear_part_of_a_cell_is_the_mean_of_the_places_of_its_genes(small: Callable[..., Encoder]) -> None:
+    encoder = small(readout="cls+mean")
+    torch.nn.init.zeros_(encoder.decoder[-1].weight)
+    torch.nn.init.zeros_(encoder.decoder[-1].bias)
+    vectors = torch.randn(4, 9, 8)
+    linear = encoder.place(vectors[:, 1:]).mean(dim=1) + encoder.mean_map.bias
+    torch.testing.assert_close(encoder(vectors), F.normalize(linear, dim=1), rtol=0, atol=1e-6)
 
 
 def test_equal_seeds_give_equal_weights() -> None:

@@ -15,7 +15,7 @@ from uce.training.order import CELL, HIDE, samples_of_step, uniforms
 from uce.training.settings import PretrainConfig
 
 Configure = Callable[..., PretrainConfig]
-PANEL = MaskedSettings(masking="panel", mask_fraction=0.5, queries=100, head="dot", offset="dataset")
+PANEL = MaskedSettings(masking="panel", mask_fraction=0.5, queries=100, head="tied", offset="dataset")
 CELLS = MaskedSettings(mask_fraction=0.2, queries=40)
 
 

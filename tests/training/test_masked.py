@@ -22,31 +22,35 @@ SETTINGS = MaskedSettings(queries=10, hidden=(9, 5), dropout=0.0)
 
 def _batch(settings: MaskedSettings, *, cells: int = 7, seed: int = 0) -> dict[str, torch.Tensor]:
     generator = torch.Generator().manual_seed(seed)
+    asked = {"asked": torch.randint(20, (cells, settings.queries), generator=generator)}
     return {
         "queries": torch.randn(20, MODEL.protein_dim, generator=generator),
-        "asked": torch.randint(20, (cells, settings.queries), generator=generator),
+        **(asked if settings.masking == "cell" else {}),
         "labels": torch.randint(2, (cells, settings.queries), generator=generator).float(),
         "offsets": torch.randn(cells, settings.queries, generator=generator),
         "valid": torch.arange(cells) != 2,
     }
 
 
-@pytest.mark.parametrize("head", ["mlp", "dot"])
+TIED = replace(SETTINGS, head="tied", masking="panel", queries=20)
+PLACES = torch.randn(20, MODEL.out_dim, generator=torch.Generator().manual_seed(5))
+
+
+@pytest.mark.parametrize("head", ["mlp", "tied"])
 def test_a_head_that_says_nothing_costs_ln_2(head: str) -> None:
-    settings = replace(SETTINGS, head=head)
+    settings = SETTINGS if head == "mlp" else TIED
     objective = MaskedObjective(settings, MODEL)
-    last = objective.head.blocks[-1] if head == "mlp" else objective.head.gene
-    nn.init.zeros_(last.weight)
-    if last.bias is not None:
-        nn.init.zeros_(last.bias)
-    sums = objective(torch.randn(7, MODEL.out_dim), _batch(settings))
+    if head == "mlp":
+        nn.init.zeros_(objective.head.blocks[-1].weight)
+        nn.init.zeros_(objective.head.blocks[-1].bias)
+    # A tied head says nothing of genes that all lie in one place.
+    sums = objective(torch.randn(7, MODEL.out_dim), _batch(settings), PLACES[:1].expand(20, -1))
     assert float((sums["loss"] / sums["questions"]).detach()) == pytest.approx(np.log(2), abs=1e-6)
     assert sums["questions"] == 6 * settings.queries  # the cell that takes no part is not counted
 
 
-@pytest.mark.parametrize("head", ["mlp", "dot"])
-def test_a_constant_cell_gives_the_gene_only_loss(head: str) -> None:
-    objective = MaskedObjective(replace(SETTINGS, head=head), MODEL).double()
+def test_a_constant_cell_gives_the_gene_only_loss() -> None:
+    objective = MaskedObjective(SETTINGS, MODEL).double()
     objective.gene_only.load_state_dict(objective.head.state_dict())
     batch = {key: value.double() if value.is_floating_point() else value for key, value in _batch(SETTINGS).items()}
     sums = objective(objective.constant.expand(7, -1), batch)
@@ -54,9 +58,23 @@ def test_a_constant_cell_gives_the_gene_only_loss(head: str) -> None:
     torch.testing.assert_close(sums["loss"], sums["gene_only"], rtol=1e-6, atol=0)
 
 
-@pytest.mark.parametrize("name", ["mlp", "dot"])
-def test_asking_for_all_genes_or_naming_them_is_the_same(name: str) -> None:
-    head = MaskedObjective(replace(SETTINGS, head=name), MODEL).head
+def test_a_tied_head_that_sees_no_cell_is_the_gene_only_head() -> None:
+    objective = MaskedObjective(TIED, MODEL)
+    nn.init.normal_(objective.head.bias.linear.weight)
+    objective.gene_only.load_state_dict(objective.head.bias.state_dict())
+    sums = objective(torch.zeros(7, MODEL.out_dim), _batch(TIED), PLACES)
+    torch.testing.assert_close(sums["loss"], sums["gene_only"], rtol=1e-6, atol=0)
+
+
+def test_a_tied_head_expects_a_gene_in_the_cells_near_its_place() -> None:
+    head = MaskedObjective(TIED, MODEL).head
+    cells = nn.functional.normalize(PLACES - PLACES.mean(dim=0), dim=1)  # a cell for every place, in its direction
+    logits = head(cells, torch.randn(20, 12), PLACES)
+    assert torch.equal(logits.argmax(dim=0), torch.arange(20))
+
+
+def test_asking_for_all_genes_or_naming_them_is_the_same() -> None:
+    head = MaskedObjective(SETTINGS, MODEL).head
     cells, genes = torch.randn(4, 6), torch.randn(20, 12)
     named = head(cells, genes, torch.arange(20).expand(4, -1))
     torch.testing.assert_close(head(cells, genes, None), named)

@@ -17,7 +17,7 @@ from uce.errors import ModelError
 Norm = Literal["post", "pre"]
 Activation = Literal["relu", "gelu"]
 Positions = Literal["sinusoidal", "none"]
-Readout = Literal["cls", "cls+mean", "cls+linear"]
+Readout = Literal["cls", "cls+mean"]
 
 # Far above anything sensible: a damaged or hostile config.json must not make us build for hours.
 _LIMIT = 1 << 17
@@ -83,8 +83,8 @@ class Encoder(nn.Module):
     at a time: whoever embeds many cells projects each token of a vocabulary once and gathers the results.
 
     The read-out is a decoder on ``[CLS]``, the last block's output at token 0 (`readout = "cls"`, as published). With
-    ``"cls+mean"`` it reads ``[CLS ; mean]``, where mean is the average of the projected inputs over the kept tokens
-    behind CLS: what a linear map of the expression profile would see, which attention need not learn first.
+    ``"cls+mean"`` a linear map of the mean token is added: the average of the projected inputs over the kept tokens
+    behind CLS, which is what a linear model of the expression profile would see and attention need not learn first.
 
     Parameters
     ----------
@@ -103,14 +103,13 @@ class Encoder(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
         self.final_norm = nn.LayerNorm(dim) if config.norm == "pre" else nn.Identity()
-        read = 2 * dim if config.readout == "cls+mean" else dim
         self.decoder = nn.Sequential(
-            dense(read, config.decoder_dim, dropout=config.dropout),
+            dense(dim, config.decoder_dim, dropout=config.dropout),
             dense(config.decoder_dim, config.out_dim, dropout=config.dropout),
             dense(config.out_dim, config.out_dim, dropout=config.dropout),
             nn.Linear(config.out_dim, config.out_dim),
         )
-        if config.readout == "cls+linear":
+        if config.readout == "cls+mean":
             self.mean_map = nn.Linear(dim, config.out_dim)
         if config.positions == "sinusoidal":
             # A saved buffer: published models bring their own table, which float32 rounding makes theirs alone.
@@ -173,24 +172,26 @@ class Encoder(nn.Module):
             x = block(x, mask)
         # Only CLS is read, so the last block computes nothing for the other tokens but their keys and values.
         cls = self.final_norm(last(x, mask, queries=1)).squeeze(1)  # (B, D)
-        if self.config.readout == "cls+mean":
-            cls = torch.cat([cls, _mean_token(projected, keep).to(cls.dtype)], dim=1)  # (B, 2D)
         with torch.autocast(projected.device.type, enabled=False):
             # The decoder and the last division stay out of mixed precision: there it costs 0.2 % of the length.
             weight = next(self.decoder.parameters())
             decoded: Tensor = self.decoder(cls.to(weight.dtype))
-            if self.config.readout == "cls+linear":
+            if self.config.readout == "cls+mean":
                 decoded = decoded + self.mean_map(self.mean_token(projected, keep).to(weight.dtype))
             return F.normalize(decoded.to(torch.promote_types(decoded.dtype, torch.float32)), dim=1)
 
     def mean_token(self, projected: Tensor, keep: Tensor | None = None) -> Tensor:
-        """Mean of the kept tokens behind CLS, in units of one: (B, L, D) and (B, L) to (B, D)."""
-        return _mean_token(projected, keep) / math.sqrt(self.config.dim)
+        """Mean of the kept tokens behind CLS, without the factor sqrt(D): (B, L, D) and (B, L) to (B, D)."""
+        tokens = projected[:, 1:] / math.sqrt(self.config.dim)
+        if keep is None:
+            return tokens.mean(dim=1)
+        kept = keep[:, 1:, None].to(tokens.dtype)
+        return (tokens * kept).sum(dim=1) / kept.sum(dim=1).clamp(min=1)
 
     def place(self, vectors: Tensor) -> Tensor:
         """Where each gene pulls a cell vector: the linear part of the read-out of a single token, (G, P) to (G, out).
 
-        Only for the read-out "cls+linear". A cell's linear part is the mean of its genes' places, plus a constant.
+        Only for the read-out "cls+mean". A cell's linear part is the mean of its genes' places, plus a constant.
         """
         return F.linear(self.project(vectors) / math.sqrt(self.config.dim), self.mean_map.weight)
 
@@ -315,11 +316,3 @@ def _attention_mask(keep: Tensor | None, key_bias: Tensor | None, dtype: torch.d
     if keep is not None:
         bias = bias.masked_fill(~keep, -math.inf)
     return bias[:, None, None, :]
-
-
-def _mean_token(projected: Tensor, keep: Tensor | None) -> Tensor:
-    tokens = projected[:, 1:]
-    if keep is None:
-        return tokens.mean(dim=1)
-    kept = keep[:, 1:, None].to(tokens.dtype)
-    return (tokens * kept).sum(dim=1) / kept.sum(dim=1).clamp(min=1)

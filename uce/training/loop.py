@@ -125,7 +125,7 @@ class _Trainer:
         self.config, self.corpus, self.accelerator, self.run = config, corpus, accelerator, run
         torch.manual_seed(config.seed)  # the same first weights in every process
         self.trainee = Trainee(config)
-        if config.model.readout == "cls+linear":
+        if config.model.readout == "cls+mean":
             start_linear(self.trainee.encoder, [make_batch(corpus, config, config.steps + i) for i in range(16)])
         optimizer = build_optimizer(self.trainee, config.optimizer)
         self.wrapped, self.optimizer = accelerator.prepare(self.trainee, optimizer)

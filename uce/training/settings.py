@@ -83,6 +83,9 @@ class PretrainConfig:
         _within("seed", self.seed, 0, (1 << 63) - 1)
         _within("ema", self.ema, 0, 1 - 1e-9)
         _within("late_from", self.late_from, 0, 1)
+        if self.objective.head == "tied" and self.model.readout != "cls+mean":
+            msg = "objective.head = 'tied' needs model.readout = 'cls+mean': it asks the linear part where genes lie."
+            raise UsageError(msg)
 
     def draws_at(self, step: int) -> int:
         """Genes drawn per cell in the update number `step`."""

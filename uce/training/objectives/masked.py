@@ -34,7 +34,7 @@ class MaskedSettings:
     masking: Literal["cell", "panel"] = "cell"  # of each cell's expressed genes, or one set of genes for a whole batch
     queries: int = 256  # questions per cell; with "cell" half of them expressed
     negatives: Literal["uniform", "matched"] = "uniform"  # "matched": no gene can be guessed from its detection rate
-    head: Literal["mlp", "dot", "tied"] = "mlp"  # layers over cell and gene (published), or a product of both
+    head: Literal["mlp", "tied"] = "mlp"  # layers over cell and gene (published), or the encoder's own map of both
     hidden: tuple[int, ...] = (256, 64)  # widths of the "mlp" head; published 2048, 512, 128
     dropout: float = 0.05  # in the "mlp" head
     offset: Literal["none", "dataset"] = "none"  # add the logit of the dataset's detection rate and the log depth
@@ -52,53 +52,45 @@ class MaskedSettings:
         if not 0 <= self.dropout < 1:
             msg = f"objective.dropout = {self.dropout!r}; a number from 0 up to, not including, 1 is needed."
             raise UsageError(msg)
+        if self.head == "tied" and self.masking != "panel":
+            msg = "objective.head = 'tied' needs objective.masking = 'panel': places count from the mean of a panel's."
+            raise UsageError(msg)
         if self.negatives == "matched" and self.masking == "panel":
             msg = "objective.negatives = 'matched' needs objective.masking = 'cell': a panel asks for all its genes."
             raise UsageError(msg)
 
 
-class DotHead(nn.Module):
-    """logit = scale * c . d_g + b_g, with d_g and b_g linear in the gene vector: all questions are one product."""
+class GeneBias(nn.Module):
+    """What a gene vector says of a gene in any cell: one number, linear in the vector of unit length."""
 
-    def __init__(self, *, protein_dim: int, out_dim: int) -> None:
+    def __init__(self, *, protein_dim: int) -> None:
         super().__init__()
-        self.gene = nn.Linear(protein_dim, out_dim, bias=False)
-        self.bias = nn.Linear(protein_dim, 1)
-        # c has length 1 and d_g unit spread, so the logits start at about 1.
-        self.log_scale = nn.Parameter(torch.zeros(()))
-        nn.init.normal_(self.gene.weight, std=1 / math.sqrt(protein_dim))
-        nn.init.zeros_(self.bias.weight)
-        nn.init.zeros_(self.bias.bias)
+        self.linear = nn.Linear(protein_dim, 1)
+        nn.init.zeros_(self.linear.weight)
+        nn.init.zeros_(self.linear.bias)
 
-    def forward(self, cells: Tensor, genes: Tensor, asked: Tensor | None) -> Tensor:
-        """Logits (B, Q) of cells (B, D) and genes (U, P); `asked` (B, Q) picks genes, None asks for all."""
-        unit = F.normalize(genes, dim=1) * math.sqrt(genes.shape[1])
-        logits: Tensor = self.log_scale.exp() * (cells @ self.gene(unit).T) + self.bias(unit).squeeze(1)
-        return logits if asked is None else logits.gather(1, asked)
+    def forward(self, genes: Tensor) -> Tensor:
+        """(U,) of genes (U, P)."""
+        numbers: Tensor = self.linear(F.normalize(genes, dim=1) * math.sqrt(genes.shape[1]))
+        return numbers.squeeze(1)
 
 
 class TiedHead(nn.Module):
-    """logit = scale * k_g c . (d_g - mean d) + b_g, where d_g is the place that the encoder itself gives the gene.
+    """logit = k_g c . (d_g - mean d) + b_g, where d_g is the place that the encoder itself gives the gene.
 
     A cell's linear part is the mean of the places of its genes (`Encoder.place`), so that from the first step on a gene
-    is expected in the cells whose genes lie near it; k_g and b_g are functions of the gene vector.
+    is expected in the cells whose genes lie near it; log k_g and b_g are linear in the gene vector.
     """
 
     def __init__(self, *, protein_dim: int) -> None:
         super().__init__()
-        self.gain = nn.Linear(protein_dim, 1)
-        self.bias = nn.Linear(protein_dim, 1)
-        self.log_scale = nn.Parameter(torch.tensor(math.log(0.5)))
-        for linear in (self.gain, self.bias):
-            nn.init.zeros_(linear.weight)
-            nn.init.zeros_(linear.bias)
+        self.gain, self.bias = GeneBias(protein_dim=protein_dim), GeneBias(protein_dim=protein_dim)
+        nn.init.constant_(self.gain.linear.bias, math.log(0.5))
 
-    def forward(self, cells: Tensor, genes: Tensor, asked: Tensor | None, places: Tensor) -> Tensor:
-        """Logits (B, Q) of cells (B, D) and genes (U, P) at `places` (U, D); `asked` (B, Q) as in the other heads."""
-        unit = F.normalize(genes, dim=1) * math.sqrt(genes.shape[1])
-        scale = (self.log_scale + self.gain(unit).squeeze(1)).exp()
-        logits: Tensor = scale * (cells @ (places - places.mean(dim=0)).T) + self.bias(unit).squeeze(1)
-        return logits if asked is None else logits.gather(1, asked)
+    def forward(self, cells: Tensor, genes: Tensor, places: Tensor) -> Tensor:
+        """Logits (B, U) of cells (B, D) and genes (U, P) at `places` (U, D)."""
+        logits: Tensor = self.gain(genes).exp() * (cells @ (places - places.mean(dim=0)).T) + self.bias(genes)
+        return logits
 
 
 class MaskedObjective(nn.Module):
@@ -111,9 +103,12 @@ class MaskedObjective(nn.Module):
     def __init__(self, settings: MaskedSettings, model: "ModelConfig") -> None:
         super().__init__()
         self.settings = settings
-        self.head: nn.Module = TiedHead(protein_dim=model.protein_dim) if self.tied else _head(settings, model)
-        self.gene_only = _head(settings, model)
-        self.constant = nn.Parameter(F.normalize(torch.randn(1, model.out_dim), dim=1))
+        if self.tied:
+            self.head: nn.Module = TiedHead(protein_dim=model.protein_dim)
+            self.gene_only: nn.Module = GeneBias(protein_dim=model.protein_dim)
+        else:
+            self.head, self.gene_only = _mlp_head(settings, model), _mlp_head(settings, model)
+            self.constant = nn.Parameter(F.normalize(torch.randn(1, model.out_dim), dim=1))
 
     @property
     def tied(self) -> bool:
@@ -140,10 +135,13 @@ class MaskedObjective(nn.Module):
             Number of questions to valid cells.
         """
         genes, asked, labels = batch["queries"], batch.get("asked"), batch["labels"]
-        everywhere = self.gene_only(self.constant, genes, None)  # (1, U): once, as all cells are the same to it
-        gene_only = everywhere if asked is None else everywhere.squeeze(0)[asked]
-        known = (cells, genes, asked, places) if self.tied else (cells, genes, asked)
-        answers = {"loss": self.head(*known), "gene_only": gene_only.expand_as(labels)}
+        if self.tied:
+            everywhere, answered = self.gene_only(genes), self.head(cells, genes, places)
+        else:
+            everywhere = self.gene_only(self.constant, genes, None).squeeze(0)  # once, as all cells are the same to it
+            answered = self.head(cells, genes, asked)
+        gene_only = everywhere if asked is None else everywhere[asked]
+        answers = {"loss": answered, "gene_only": gene_only.expand_as(labels)}
         asked_for = batch["valid"][:, None].expand_as(labels).to(torch.float32)
         sums = {"questions": asked_for.sum()}
         for name, logits in answers.items():
@@ -155,9 +153,7 @@ class MaskedObjective(nn.Module):
         return sums
 
 
-def _head(settings: MaskedSettings, model: "ModelConfig") -> nn.Module:
-    if settings.head in ("dot", "tied"):  # the gene-only twin of a tied head has a place of its own for every gene
-        return DotHead(protein_dim=model.protein_dim, out_dim=model.out_dim)
+def _mlp_head(settings: MaskedSettings, model: "ModelConfig") -> ExpressionHead:
     return ExpressionHead(
         protein_dim=model.protein_dim,
         cell_dim=model.out_dim,
