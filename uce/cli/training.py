@@ -12,7 +12,7 @@ def add_commands(commands: Commands) -> None:
         commands,
         "pretrain",
         "train an encoder on counts, or go on with a run that was cut short",
-        example="pretrain configs/uce_mini.yaml data.folder=cells -o runs/mini",
+        example="pretrain configs/uce_mini.yaml data.folder=data -o runs/mini",
     )
     parser.add_argument("config", type=Path, help="YAML file, see configs/")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings that differ from the file")

@@ -211,6 +211,7 @@ def _write_weights(path: Path, tensors: dict[str, Tensor], names: list[str]) -> 
     try:
         with atomic_path(path) as temporary:
             save_file(tensors, temporary, metadata={CHROMOSOMES: json.dumps(names)} if names else None)
+            temporary.chmod(0o644)  # it is written for its owner alone, and a model is there to be shared
     except SafetensorError as error:
         msg = (
             f"{path}: cannot be written ({printable(str(error), limit=120)}). Free some space, or choose another place."
