@@ -123,7 +123,7 @@ def test_planted_programmes_are_learned_and_a_strangers_cell_is_worse_than_none(
     config = make_config(steps=300, batch_size=64)
     corpus = make_corpus(sizes=(4000,))
     trainee, loss, gene_only = _train(corpus, config)
-    assert gene_only - loss > 0.03  # measured 0.05 to 0.06 on seeds 0 to 2
+    assert gene_only - loss > 0.03  # measured 0.055, 0.055, 0.052 on seeds 0 to 2
 
     batch = _tensors(make_batch(corpus, config, 1000), torch.device("cpu"))
     with torch.no_grad():
