@@ -1,7 +1,6 @@
 """`python -m uce`, and what `accelerate launch -m uce` and torchrun start."""
 
-import sys
+from uce.cli.main import run
 
-from uce.cli.main import main
-
-sys.exit(main())
+if __name__ == "__main__":
+    run()

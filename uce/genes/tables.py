@@ -248,6 +248,8 @@ def _read_parts(path: Path) -> tuple[dict[str, Any], NDArray[Any], dict[str, Any
             frame = read_elem(file["obs"])
             vectors = np.asarray(read_elem(file["X"]))
             facts = {key: _scalar(value) for key, value in read_elem(file["uns"])["uce"].items()}
+    except ModelError:  # it is a ValueError too, and has said what is wrong
+        raise
     except (OSError, KeyError, ValueError, TypeError, AttributeError) as error:
         msg = f"{path}: cannot be read as a gene table ({printable(str(error), limit=120)}). Copy or build it again."
         raise ModelError(msg) from error
