@@ -74,7 +74,9 @@ def measure(source: Path, model: Path) -> tuple[float, float]:
     output = source.with_suffix(".out.h5ad")
     words = ["embed", str(source), "-o", str(output), "--model", str(model), "--species", "human"]
     started = time.monotonic()
-    process = subprocess.Popen([sys.executable, "-m", "uce", *words], stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "uce", *words], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     _, status, usage = os.wait4(process.pid, 0)
     if status:
         raise SystemExit(f"uce embed failed with {os.waitstatus_to_exitcode(status)}")
