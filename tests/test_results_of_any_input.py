@@ -69,9 +69,9 @@ def write_10x_folder(cells: ad.AnnData, folder: Path) -> None:
     folder.mkdir()
     with gzip.open(folder / "matrix.mtx.gz", "wb") as stream:
         mmwrite(stream, sparse.coo_matrix(cells.X.T.astype(np.int64)))
-    (folder / "barcodes.tsv.gz").write_bytes(gzip.compress("\n".join(cells.obs_names).encode() + b"\n"))
+    (folder / "barcodes.tsv.gz").write_bytes(gzip.compress("\n".join(cells.obs_names).encode() + b"\n", mtime=0))
     rows = "".join(f"{name}\t{name}\tGene Expression\n" for name in cells.var_names)
-    (folder / "features.tsv.gz").write_bytes(gzip.compress(rows.encode()))
+    (folder / "features.tsv.gz").write_bytes(gzip.compress(rows.encode(), mtime=0))
 
 
 def write_10x_h5(cells: ad.AnnData, path: Path) -> None:

@@ -110,7 +110,7 @@ def write_folder(folder: Path, counts: np.ndarray, **options: Any) -> Path:
     for name, text in files.items():
         path = folder / (options.get("prefix", "") + name)
         if options.get("zipped"):
-            path.with_name(path.name + ".gz").write_bytes(gzip.compress(text.encode()))
+            path.with_name(path.name + ".gz").write_bytes(gzip.compress(text.encode(), mtime=0))
         else:
             path.write_text(text)
     return folder

@@ -444,3 +444,32 @@ def test_tables_and_offsets_of_other_species_are_refused(made_up: Published, tmp
         path.write_text(json.dumps(offsets))
         with pytest.raises(ModelError, match="not the offsets of the published table"):
             made_up.run(tmp_path, offsets=path)
+
+
+def test_the_command_line_imports_and_then_embeds_real_cells(
+    real: Published, shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As a user would: files of exactly the published form in, cells of a real file out."""
+    import anndata as ad
+
+    from uce.cli.main import main
+
+    monkeypatch.chdir(tmp_path)
+    files = shared / "data" / "uce_artifacts"
+    words = ["models", "import", str(real.folder / "weights.torch"), "--name", "toy-4l", "--species", "human"]
+    words += ["--chromosomes", str(files / "species_chrom.csv.gz"), "--offsets", str(files / "species_offsets.pkl")]
+    assert main([*words, "--proteins", str(real.folder)]) == 0
+    cells = shared / "data" / "cells" / "human_embryo_blakeley.h5ad"
+    assert main(["embed", str(cells), "-o", "out.h5ad", "--model", "toy-4l", "--species", "human"]) == 0
+    result = ad.read_h5ad("out.h5ad")
+    assert result.obsm["X_uce"].shape == (30, 12)
+    np.testing.assert_allclose(np.linalg.norm(result.obsm["X_uce"], axis=1), 1, atol=1e-6)
+    record = result.uns["uce"]["X_uce"]
+    assert record["gene_vectors"] == "uce-esm2-15b"
+    assert record["health"]["counts_covered"] > 0.9
+    assert main(["verify", "out.h5ad"]) == 0
+    # A species that was not imported has no vectors of this kind.
+    mouse = shared / "data" / "cells" / "mouse_es_mef_islam.h5ad"
+    assert main(["embed", str(mouse), "-o", "no.h5ad", "--model", "toy-4l", "--species", "mouse"]) == 4
+    assert "no gene table of mouse" in capsys.readouterr().err
+    assert main([*words, "--proteins", str(real.folder)]) == 5

@@ -41,7 +41,8 @@ def container_of(path: Path) -> str:
         Nothing is there, or it is none of these; the message says what it is instead.
     """
     if re.match(r"^\w+:/+\w", str(path)) and not path.exists():
-        msg = f"{path}: an address on the network; download the file first and give its path."
+        address = re.sub(":/+", "://", str(path), count=1)  # a Path has folded the slashes
+        msg = f"{address}: an address on the network; download the file first and give its path."
         raise InputError(msg)
     if not path.exists():
         folder = path.parent
