@@ -72,9 +72,12 @@ def test_killed_after_any_block_it_resumes_to_equal_bytes(
 
 
 def test_finished_blocks_are_not_computed_again(
-    source: Path, straight: np.ndarray, tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    source: Path, tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from uce import engines
+
+    uce.embed_file(source, tmp_path / "straight.h5ad", model=tiny_folder, species="human", quiet=True)
+    straight = ad.read_h5ad(tmp_path / "straight.h5ad").obsm["X_uce"]
 
     ranges: list[tuple[int, int]] = []
     stream = engines.stream_blocks

@@ -114,3 +114,17 @@ def test_seed_and_replicates_do_matter(cells: ad.AnnData, reference: np.ndarray,
     averaged = vectors(cells, tiny_model, replicates=8)
     # An average of eight draws is nearer to another draw than one draw is.
     assert (averaged * other).sum(1).mean() > (reference * other).sum(1).mean()
+
+
+def test_bfloat16_is_near_recorded_and_verifies(
+    cells: ad.AnnData, reference: np.ndarray, tiny_model: "Model", tmp_path: Path
+) -> None:
+    cells.write_h5ad(tmp_path / "in.h5ad")
+    outcome = uce.embed_file(
+        tmp_path / "in.h5ad", tmp_path / "out.h5ad", model=tiny_model, species="human", precision="bf16", quiet=True
+    )
+    near = ad.read_h5ad(outcome.path).obsm["X_uce"]
+    assert not np.array_equal(near, reference)
+    assert (near * reference).sum(axis=1).min() > 0.999
+    assert outcome.record["precision"] == "bf16"
+    assert uce.verify(outcome.path, model=tiny_model).ok
