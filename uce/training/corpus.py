@@ -9,21 +9,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from uce.cells.counts import open_counts
-from uce.errors import InputError, UsageError
-from uce.files import nearest, sha256_file, shorten
+from uce.errors import InputError
 from uce.genes.catalogue import canonical_species
 from uce.genes.resolver import choose_column, names_in, resolve
 from uce.genes.tables import GeneTable, load_gene_table
 from uce.genes.vocabulary import SPECIALS, Vocabulary, build_vocabulary, chromosome_vector, to_ranks
+from uce.training.manifest import check_file, read_manifest
 
 if TYPE_CHECKING:
-    import pandas as pd
     from scipy.sparse import csr_matrix
 
     from uce.training.settings import DataSettings
 
 _BLOCK = 4096
-_COLUMNS = ("dataset", "file", "species", "role")
 _FACTS = ("licence", "accession", "paper", "technology", "tissue")
 
 
@@ -99,7 +97,7 @@ def read_corpus(settings: "DataSettings") -> Corpus:
     ModelError
         There is no gene table of this kind for a species.
     """
-    rows, not_read = _read_manifest(settings)
+    rows, not_read = read_manifest(settings)
     species = sorted({canonical_species(name) for name in rows["species"]})
     tables = {name: load_gene_table(name, encoder=settings.gene_encoder) for name in species}
     specials = special_vectors(next(iter(tables.values())).dim)
@@ -108,7 +106,7 @@ def read_corpus(settings: "DataSettings") -> Corpus:
     for row in rows.to_dict("records"):
         name = canonical_species(row["species"])
         path = Path(settings.folder) / row["file"]
-        _check_file(path, row.get("sha256", ""))
+        check_file(path, row.get("sha256", ""))
         facts = {key: row[key] for key in _FACTS if row.get(key)}
         datasets.append(read_dataset(path, tables[name], vocabularies[name], name=row["dataset"], facts=facts))
     return Corpus(tuple(datasets), tuple(tables.values()), specials, not_read)
@@ -152,36 +150,3 @@ def special_vectors(dim: int) -> NDArray[np.float32]:
     for token, name in enumerate(("open", "close", "cls"), start=1):
         vectors[token] = chromosome_vector("special", name, dim)
     return vectors
-
-
-def _read_manifest(settings: "DataSettings") -> "tuple[pd.DataFrame, tuple[str, ...]]":
-    """The rows asked for, and the names of the others."""
-    import pandas as pd
-
-    path = Path(settings.manifest)
-    if not path.is_file():
-        msg = f"{path}: no such manifest. Name a CSV file with the columns {', '.join(_COLUMNS)} as data.manifest."
-        raise UsageError(msg)
-    rows = pd.read_csv(path, dtype=str, keep_default_na=False, comment="#")
-    if missing := [column for column in _COLUMNS if column not in rows.columns]:
-        msg = f"{path}: column {missing[0]} is missing; the columns {', '.join(_COLUMNS)} are needed."
-        raise UsageError(msg)
-    known = rows["dataset"].tolist()
-    if strangers := [name for name in settings.leave_out if name not in known]:
-        msg = f"{path}: data.leave_out names {strangers[0]}, which is not in it.{nearest(strangers[0], known)}"
-        raise UsageError(msg)
-    kept = rows[rows["role"].isin(settings.roles) & ~rows["dataset"].isin(settings.leave_out)]
-    if not len(kept):
-        found = shorten(sorted(set(rows["role"])))
-        msg = f"{path}: no dataset is left with role {shorten(list(settings.roles))}; its roles are {found}."
-        raise UsageError(msg)
-    return kept, tuple(rows["dataset"].drop(kept.index))
-
-
-def _check_file(path: Path, sha256: str) -> None:
-    if not path.is_file():
-        msg = f"{path}: no such file. Set data.folder to the folder with the files of the manifest."
-        raise InputError(msg)
-    if sha256 and (found := sha256_file(path)) != sha256:
-        msg = f"{path}: sha256 is {found[:12]}.., the manifest says {sha256[:12]}... Copy the file again."
-        raise InputError(msg)
