@@ -1,7 +1,8 @@
 """Cells in, vectors out: `embed` for an AnnData in memory, `embed_file` for files, `embed_counts` for arrays."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -282,10 +283,12 @@ def _settings(seed: int, replicates: int, batch_size: int | Literal["auto"], pre
     )
 
 
-def _computed(job: Job, *, num_workers: int, quiet: bool) -> Iterator[Block]:
+def _computed(job: Job, *, num_workers: int, quiet: bool) -> Generator[Block, None, None]:
     ranges = block_ranges(job.counts.n_cells)
-    with Progress("embedding", job.counts.n_cells, unit="cells", quiet=quiet) as progress:
-        for block in stream_blocks(job.counts, job.readers, job.species, ranges, num_workers=num_workers):
+    stream = stream_blocks(job.counts, job.readers, job.species, ranges, num_workers=num_workers)
+    # Closed even when interrupted, so that no thread still reads from a file that is closed next.
+    with Progress("embedding", job.counts.n_cells, unit="cells", quiet=quiet) as progress, closing(stream) as blocks:
+        for block in blocks:
             progress.advance(len(block.vectors))
             yield block
 
@@ -294,8 +297,9 @@ def _fill(job: Job, parts: Parts, rank: int, world: int, *, num_workers: int, qu
     every = block_ranges(job.counts.n_cells)
     mine = [number for number in range(rank, len(every), world) if not parts.has(number)]
     ranges = [every[number] for number in mine]
-    with Progress("embedding", sum(stop - start for start, stop in ranges), unit="cells", quiet=quiet) as progress:
-        blocks = stream_blocks(job.counts, job.readers, job.species, ranges, num_workers=num_workers)
+    cells = sum(stop - start for start, stop in ranges)
+    stream = stream_blocks(job.counts, job.readers, job.species, ranges, num_workers=num_workers)
+    with Progress("embedding", cells, unit="cells", quiet=quiet) as progress, closing(stream) as blocks:
         for number, block in zip(mine, blocks, strict=True):
             parts.write(number, block)
             progress.advance(len(block.vectors))

@@ -1,6 +1,6 @@
 """Blocks of counts to blocks of vectors: one function of a block, and the loop that runs it over a source."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -186,7 +186,7 @@ def stream_blocks(
     ranges: list[tuple[int, int]],
     *,
     num_workers: int = 1,
-) -> Iterator[Block]:
+) -> Generator[Block, None, None]:
     """The blocks of the row `ranges`, in their order, the next one read while one is computed (unless no workers)."""
     if not num_workers or not ranges:
         for start, stop in ranges:

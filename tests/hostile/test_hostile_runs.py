@@ -5,6 +5,7 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -148,3 +149,43 @@ def test_a_planted_collapse_is_warned_of_and_still_written(
     assert not outcome.health.ok
     assert "warning: the cells hardly differ" in capsys.readouterr().err
     assert "another protein encoder" in outcome.record["health"]["warnings"][0]
+
+
+def test_no_thread_reads_on_after_an_interrupt(
+    make_cells: Callable[..., ad.AnnData],
+    tiny_model: "Model",
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A thread left in HDF5 when the file is closed can hold its lock for ever, and the process with it."""
+    from uce.cells.counts import Counts
+    from uce.cells.parts import Parts
+
+    make_cells(cells=3000, genes=300).write_h5ad(tmp_path / "in.h5ad")
+    reading, closed_while_reading = [], []
+    go_on = threading.Event()
+    read, close = Counts.read, Counts.close
+
+    def slow(self: Counts, start: int, stop: int) -> object:
+        if start != 1024:
+            return read(self, start, stop)
+        reading.append(start)  # the second block is still being read when the first one is interrupted
+        go_on.wait(timeout=30)
+        block = read(self, start, stop)
+        reading.pop()
+        return block
+
+    def watched(self: Counts) -> None:
+        closed_while_reading.append(bool(reading))
+        close(self)
+
+    def interrupted(self: Parts, number: int, block: object) -> None:
+        threading.Timer(0.3, go_on.set).start()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Counts, "read", slow)
+    monkeypatch.setattr(Counts, "close", watched)
+    monkeypatch.setattr(Parts, "write", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        uce.embed_file(tmp_path / "in.h5ad", tmp_path / "out.h5ad", model=tiny_model, species="human", quiet=True)
+    assert closed_while_reading == [False]
