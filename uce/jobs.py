@@ -76,6 +76,7 @@ def plan_of(job: Job) -> dict[str, Any]:
         "model_sha256": job.model.sha256,
         "gene_vectors": job.model.gene_encoder,
         "species": {name: reader.match.table.sha256 for name, reader in job.readers.items()},
+        "species_key": job.species_key or "",
         "gene_column": {name: reader.match.resolution.column for name, reader in job.readers.items()},
         "counts_slot": job.counts.slot,
         "counts_policy": job.counts_policy,
@@ -95,8 +96,6 @@ def make_record(job: Job, blocks: list[Block], health: Health) -> dict[str, Any]
     """The provenance record: the plan, what was found in the file, and how the result looks."""
     facts = plan_of(job)
     del facts["block_cells"]
-    if job.species_key is not None:
-        facts["species_key"] = job.species_key
     facts["species_reason"] = {name: reader.match.reason for name, reader in job.readers.items()}
     facts["genes"] = {name: reader.match.report for name, reader in job.readers.items()}
     facts["cells_without_vector"] = int(sum((block.genes == 0).sum() for block in blocks))

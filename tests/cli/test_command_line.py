@@ -97,6 +97,8 @@ def test_a_file_of_two_species_is_embedded_by_the_species_of_each_cell(
     together = np.load("both.uce.npy")
     np.testing.assert_allclose(together[::2], np.load("human.uce.npy"), atol=1e-6)
     np.testing.assert_allclose(together[1::2], np.load("rhesus.npy")[1::2], atol=1e-6)
+    assert main(["embed", "both.h5ad", "--model", str(tiny_folder), "--species-key", "organism"]) == 0
+    assert main(["verify", "both.uce.h5ad", "--model", str(tiny_folder)]) == 0
 
 
 @pytest.mark.parametrize(

@@ -128,3 +128,17 @@ def test_interrupted_by_a_person_it_says_how_to_go_on(source: Path, tiny_folder:
     assert "Run the same command again" in words
     assert "Traceback" not in words
     assert not output.exists()
+
+
+def test_other_species_of_the_cells_are_another_plan(
+    make_cells: Callable[..., ad.AnnData], tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cells = make_cells(cells=20)
+    cells.obs["a"] = ["human", "rhesus"] * 10
+    cells.obs["b"] = ["rhesus", "human"] * 10
+    cells.write_h5ad(tmp_path / "in.h5ad")
+    monkeypatch.setattr("uce.embedding.write_h5ad", lambda *_args, **_options: 1 / 0)
+    with pytest.raises(ZeroDivisionError):  # stopped with all blocks there, before the result is written
+        uce.embed_file(tmp_path / "in.h5ad", tmp_path / "o.h5ad", model=tiny_folder, species_key="a", quiet=True)
+    with pytest.raises(UsageError, match="species_key 'a', now 'b'"):
+        uce.embed_file(tmp_path / "in.h5ad", tmp_path / "o.h5ad", model=tiny_folder, species_key="b", quiet=True)
