@@ -21,6 +21,10 @@ def assert_equal(first: GeneTable, second: GeneTable) -> None:
     for name in COLUMNS:
         np.testing.assert_array_equal(getattr(first, name), getattr(second, name))
         assert getattr(first, name).dtype.kind == getattr(second, name).dtype.kind
+    np.testing.assert_array_equal(first.proteins, second.proteins)
+    assert sorted(first.chromosome_vectors) == sorted(second.chromosome_vectors)
+    for name, vector in first.chromosome_vectors.items():
+        np.testing.assert_array_equal(vector, second.chromosome_vectors[name])
 
 
 def test_a_written_table_comes_back_unchanged(human, tmp_path):
@@ -29,6 +33,8 @@ def test_a_written_table_comes_back_unchanged(human, tmp_path):
         projected=np.arange(len(human)) % 2 == 0,
         origins=np.array(["group", "own-id"] * (len(human) // 2)),
         metadata={"taxon": 9606, "assembly": "GRCh38", "share": 0.5},
+        proteins=np.arange(len(human)),
+        chromosome_vectors={"X": np.arange(6, dtype=np.float32), "1": np.ones(6, np.float32)},
     )
     write_table(full, tmp_path / "human.h5ad")
     again = read_table(tmp_path / "human.h5ad")
@@ -37,11 +43,20 @@ def test_a_written_table_comes_back_unchanged(human, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["human.h5ad"]
 
 
+def test_vectors_of_chromosomes_count_in_the_hash_and_the_number_of_proteins_does_not(human):
+    assert replace(human, proteins=np.arange(len(human))).sha256 == human.sha256
+    own = replace(human, chromosome_vectors={"6": np.ones(6, np.float32)})
+    other = replace(human, chromosome_vectors={"6": np.zeros(6, np.float32)})
+    assert len({human.sha256, own.sha256, other.sha256}) == 3
+    with pytest.raises(ModelError, match="chromosomes 6 are not 6 wide"):
+        replace(human, chromosome_vectors={"6": np.ones(5, np.float32)})
+
+
 def test_anndata_opens_a_table(human, tmp_path):
     write_table(human, tmp_path / "human.h5ad")
     content = anndata.read_h5ad(tmp_path / "human.h5ad")
     assert content.obs_names.tolist() == human.ids.tolist()
-    assert list(content.obs.columns) == ["symbol", "synonyms", "chromosome", "start", "projected", "origin"]
+    assert list(content.obs.columns) == ["symbol", "synonyms", "chromosome", "start", "projected", "origin", "proteins"]
     assert content.obs.loc["ENSG00000136352", "symbol"] == "NKX2-1"
     np.testing.assert_array_equal(content.X, human.vectors)
     assert content.uns["uce"]["species"] == "homo_sapiens"

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -45,6 +47,18 @@ def test_vectors_named_by_a_model_win_over_drawn_ones(human):
     changed = np.flatnonzero((vocabulary.vectors != plain.vectors).any(axis=1))
     assert changed.tolist() == [SPECIALS + vocabulary.chromosome_names.index("6")]
     np.testing.assert_array_equal(vocabulary.vectors[changed[0]], own)
+
+
+def test_vectors_named_by_a_table_win_over_drawn_ones_and_lose_to_a_model(human):
+    sixes, sevens = np.full(human.dim, 6, np.float32), np.full(human.dim, 7, np.float32)
+    table = replace(human, chromosome_vectors={"6": sixes, "11": sixes})
+    vocabulary = build_vocabulary(
+        table, np.ones((4, human.dim), np.float32), chromosome_vectors={"homo_sapiens:11": sevens}
+    )
+    vectors = {name: vocabulary.vectors[SPECIALS + code] for code, name in enumerate(vocabulary.chromosome_names)}
+    np.testing.assert_array_equal(vectors["6"], sixes)
+    np.testing.assert_array_equal(vectors["11"], sevens)
+    np.testing.assert_array_equal(vectors["X"], chromosome_vector("homo_sapiens", "X", human.dim))
 
 
 def test_widths_that_do_not_fit_are_refused_with_both_numbers(human):

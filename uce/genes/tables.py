@@ -49,6 +49,10 @@ class GeneTable:
         (genes, dim) float32, finite, no row of zeros.
     metadata
         Facts about the making: taxon, assembly, release, pooling, sources.
+    proteins
+        (genes,) how many proteins the vector is made of; 0 where none or not known. Not part of the hash.
+    chromosome_vectors
+        Chromosome -> (dim,) float32, for kinds of vectors that come with a rule for them; else empty.
 
     Raises
     ------
@@ -67,11 +71,15 @@ class GeneTable:
     origins: NDArray[np.str_]
     vectors: NDArray[np.float32]
     metadata: dict[str, str | int | float] = field(default_factory=dict)
+    proteins: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+    chromosome_vectors: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name, kind in _COLUMNS.items():
             object.__setattr__(self, name, np.asarray(getattr(self, name), dtype=kind))
         object.__setattr__(self, "vectors", np.ascontiguousarray(self.vectors, dtype=np.float32))
+        counted = np.asarray(self.proteins, dtype=np.int64)
+        object.__setattr__(self, "proteins", counted if counted.size else np.zeros(len(self.vectors), np.int64))
         _check(self)
 
     @classmethod
@@ -88,9 +96,11 @@ class GeneTable:
         starts: ArrayLike | None = None,
         projected: ArrayLike | None = None,
         origins: ArrayLike | None = None,
+        proteins: ArrayLike | None = None,
         metadata: Mapping[str, str | int | float] | None = None,
+        chromosome_vectors: Mapping[str, NDArray[np.float32]] | None = None,
     ) -> "GeneTable":
-        """A table from rows in any order; columns left out are empty, unplaced, measured, "unknown"."""
+        """A table from rows in any order; columns left out are empty, unplaced, measured, "unknown", 0 proteins."""
         ids = np.asarray(ids, dtype=np.str_)
         order = np.argsort(ids, kind="stable")
         given = {
@@ -100,19 +110,24 @@ class GeneTable:
             "starts": (starts, 0),
             "projected": (projected, False),
             "origins": (origins, "unknown"),
+            "proteins": (proteins, 0),
         }
         columns: dict[str, Any] = {
             name: np.full(len(ids), default) if values is None else np.asarray(values)[order]
             for name, (values, default) in given.items()
         }
         rows = np.asarray(vectors, dtype=np.float32)[order]
-        return cls(species, encoder, ids[order], vectors=rows, metadata=dict(metadata or {}), **columns)
+        named = dict(chromosome_vectors or {})
+        facts = dict(metadata or {})
+        return cls(species, encoder, ids[order], vectors=rows, metadata=facts, chromosome_vectors=named, **columns)
 
     @cached_property
     def sha256(self) -> str:
         """Hash of the content (names, places, vectors; not the metadata), as hexadecimal text."""
         kind = np.array([self.species, self.encoder])
-        return sha256_arrays(kind, *(getattr(self, name) for name in _COLUMNS), self.vectors)
+        named = sorted(self.chromosome_vectors)
+        own = [np.array(named), *(self.chromosome_vectors[name] for name in named)] if named else []
+        return sha256_arrays(kind, *(getattr(self, name) for name in _COLUMNS), self.vectors, *own)
 
     @property
     def dim(self) -> int:
@@ -144,6 +159,7 @@ _OBS = {
     "starts": "start",
     "projected": "projected",
     "origins": "origin",
+    "proteins": "proteins",
 }
 
 
@@ -153,7 +169,7 @@ def _check(table: GeneTable) -> None:
         msg = f"{place}: vectors of shape {table.vectors.shape}; (genes, width) is needed."
         raise ModelError(msg)
     n_genes = len(table.vectors)
-    for name in _COLUMNS:
+    for name in (*_COLUMNS, "proteins"):
         column = getattr(table, name)
         if column.shape != (n_genes,):
             msg = (
@@ -164,6 +180,9 @@ def _check(table: GeneTable) -> None:
         msg = f"{place}: no genes. Build it from other sources."
         raise ModelError(msg)
     _check_ids(table.ids, place)
+    if bad_names := [name for name, vector in table.chromosome_vectors.items() if vector.shape != (table.dim,)]:
+        msg = f"{place}: vectors of chromosomes {shorten(bad_names)} are not {table.dim} wide. Build the table again."
+        raise ModelError(msg)
     # A row of zeros has no direction, and the model sees directions only.
     bad = np.flatnonzero(~np.isfinite(table.vectors).all(axis=1) | ~table.vectors.any(axis=1))
     if len(bad):
@@ -194,9 +213,12 @@ def write_table(table: GeneTable, path: str | Path) -> None:
     columns = {column: getattr(table, name) for name, column in _OBS.items()}
     obs = pd.DataFrame(columns, index=pd.Index(table.ids.astype(object)))
     facts = {"format": FORMAT, "version": VERSION, "species": table.species, "encoder": table.encoder}
-    content = anndata.AnnData(
-        X=table.vectors, obs=obs, uns={"uce": {**table.metadata, **facts, "sha256": table.sha256}}
-    )
+    uns: dict[str, Any] = {"uce": {**table.metadata, **facts, "sha256": table.sha256}}
+    if table.chromosome_vectors:
+        names = sorted(table.chromosome_vectors)
+        vectors = np.stack([table.chromosome_vectors[name] for name in names])
+        uns["chromosomes"] = {"names": np.array(names, dtype=object), "vectors": vectors}
+    content = anndata.AnnData(X=table.vectors, obs=obs, uns=uns)
     with atomic_path(path) as temporary:
         content.write_h5ad(temporary, compression="gzip")
 
@@ -216,7 +238,7 @@ def read_table(path: str | Path) -> GeneTable:
     if not path.is_file():
         msg = f"{path}: no such file; a gene table (.h5ad) is expected there."
         raise ModelError(msg)
-    obs, vectors, facts = _read_parts(path)
+    columns, facts = _read_parts(path)
     if facts.pop("format", FORMAT) != FORMAT or "species" not in facts or "encoder" not in facts:
         msg = f"{path}: not a gene table (no species and encoder in uns['uce']). Give a table written by uce."
         raise ModelError(msg)
@@ -226,7 +248,7 @@ def read_table(path: str | Path) -> GeneTable:
     recorded = facts.pop("sha256", None)
     try:
         table = GeneTable.from_rows(
-            species=str(facts.pop("species")), encoder=str(facts.pop("encoder")), vectors=vectors, metadata=facts, **obs
+            species=str(facts.pop("species")), encoder=str(facts.pop("encoder")), metadata=facts, **columns
         )
     except (ModelError, ValueError, TypeError) as error:
         msg = f"{path}: {error}"
@@ -238,7 +260,8 @@ def read_table(path: str | Path) -> GeneTable:
     return table
 
 
-def _read_parts(path: Path) -> tuple[dict[str, Any], NDArray[Any], dict[str, Any]]:
+def _read_parts(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The arguments of `GeneTable.from_rows`, and what `uns["uce"]` says."""
     import h5py
     from anndata.io import read_elem
 
@@ -247,14 +270,18 @@ def _read_parts(path: Path) -> tuple[dict[str, Any], NDArray[Any], dict[str, Any
             _refuse_traps(file, path)
             frame = read_elem(file["obs"])
             vectors = np.asarray(read_elem(file["X"]))
-            facts = {key: _scalar(value) for key, value in read_elem(file["uns"])["uce"].items()}
+            uns = read_elem(file["uns"])
+            facts = {key: _scalar(value) for key, value in uns["uce"].items()}
+            own = uns.get("chromosomes", {"names": (), "vectors": ()})
+            named = {str(name): np.float32(row) for name, row in zip(own["names"], own["vectors"], strict=True)}
     except ModelError:  # it is a ValueError too, and has said what is wrong
         raise
     except (OSError, KeyError, ValueError, TypeError, AttributeError) as error:
         msg = f"{path}: cannot be read as a gene table ({printable(str(error), limit=120)}). Copy or build it again."
         raise ModelError(msg) from error
     columns = {name: _column(frame[column]) for name, column in _OBS.items() if column in frame}
-    return {"ids": frame.index.to_numpy(dtype=np.str_), **columns}, vectors, facts
+    ids = frame.index.to_numpy(dtype=np.str_)
+    return {**columns, "ids": ids, "vectors": vectors, "chromosome_vectors": named}, facts
 
 
 def _column(values: Any) -> NDArray[Any]:

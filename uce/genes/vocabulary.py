@@ -67,7 +67,8 @@ def build_vocabulary(
     specials
         (4, protein_dim): vectors of PAD, OPEN, CLOSE and CLS, from the model.
     chromosome_vectors
-        Vectors an imported model brings along, by "species:chromosome"; they win over drawn ones.
+        Vectors an imported model brings along, by "species:chromosome"; they win over those of the table, and these
+        over drawn ones.
 
     Raises
     ------
@@ -84,7 +85,8 @@ def build_vocabulary(
     order = np.lexsort((table.ids, table.starts, codes))
     ranks = np.empty(len(table), dtype=np.int64)
     ranks[order] = np.arange(len(table))
-    named = chromosome_vectors or {}
+    own = {f"{table.species}:{name}": vector for name, vector in table.chromosome_vectors.items()}
+    named = {**own, **(chromosome_vectors or {})}
     chromosomes = [_chromosome(table.species, str(name), table.dim, named) for name in names]
     return Vocabulary(
         vectors=np.concatenate([specials, np.stack(chromosomes), table.vectors[order]]).astype(np.float32, copy=False),
