@@ -15,8 +15,9 @@ from uce.cells.parts import Block
 from uce.cells.sentences import Sentences, write_sentences
 from uce.devices import Precision, arithmetic
 from uce.errors import UsageError
+from uce.genes.tables import GeneTable
 from uce.genes.vocabulary import Vocabulary, build_vocabulary, to_ranks
-from uce.model.checkpoint import Model
+from uce.model.checkpoint import Model, check_table
 
 if TYPE_CHECKING:
     from uce.cells.counts import Counts
@@ -79,14 +80,51 @@ class Reader:
     settings: Settings
 
 
+@dataclass(frozen=True)
+class GeneStates:
+    """What the encoder makes of every token of a batch of sentences of one length.
+
+    Attributes
+    ----------
+    rows
+        (cells,) which rows of the block they are of.
+    ranks
+        (cells, tokens) rank of the gene at each place, -1 for tokens that are no gene.
+    states
+        (cells, tokens, dim) float32, outputs of the last block.
+    """
+
+    rows: npt.NDArray[np.int64]
+    ranks: npt.NDArray[np.int32]
+    states: npt.NDArray[np.float32]
+
+
 def prepare_reader(model: Model, match: "Match", settings: Settings) -> Reader:
-    """Build the vocabulary of a species and project it through the first layer of `model`."""
-    vocabulary = build_vocabulary(match.table, model.specials, chromosome_vectors=model.chromosome_vectors or None)
-    model.encoder.to(settings.device)
+    """Build the vocabulary of a species and project it through the first layer of `model`.
+
+    Raises
+    ------
+    ModelError
+        The gene table holds vectors of another kind than the model reads.
+    """
+    vocabulary, projected = project_vocabulary(model, match.table, settings.device)
+    return Reader(model, match, vocabulary, projected, settings)
+
+
+def project_vocabulary(model: Model, table: GeneTable, device: torch.device) -> tuple[Vocabulary, torch.Tensor]:
+    """Tokens of a species, and what the first layer of `model` makes of each: (tokens, dim) float32 on `device`.
+
+    Raises
+    ------
+    ModelError
+        The gene table holds vectors of another kind than the model reads.
+    """
+    check_table(model, table)
+    vocabulary = build_vocabulary(table, model.specials, chromosome_vectors=model.chromosome_vectors or None)
+    model.encoder.to(device)
     with torch.inference_mode():
         chunks = torch.split(torch.from_numpy(vocabulary.vectors), 4096)
-        projected = torch.cat([model.encoder.project(chunk.to(settings.device)) for chunk in chunks])
-    return Reader(model, match, vocabulary, projected, settings)
+        return vocabulary, torch.cat([model.encoder.project(chunk.to(device)) for chunk in chunks])
 
 
 def embed_cells(counts: csr_matrix, reader: Reader, *, first_replicate: int = 0) -> Block:
@@ -99,14 +137,7 @@ def embed_cells(counts: csr_matrix, reader: Reader, *, first_replicate: int = 0)
     vectors = np.zeros((counts.shape[0], reader.model.config.out_dim), np.float32)
     left_out = np.zeros(counts.shape[0], np.int64)
     for replicate in range(first_replicate, first_replicate + settings.replicates):
-        sentences = write_sentences(
-            ranked,
-            vocabulary.gene_chromosomes,
-            vocabulary.gene_keys,
-            rule=reader.model.rule,
-            seed=settings.seed,
-            replicate=replicate,
-        )
+        sentences = _draw(ranked, reader, replicate)
         vectors += encode_sentences(sentences, reader)
         left_out += sentences.left_out
     if settings.replicates > 1:
@@ -123,24 +154,55 @@ def embed_cells(counts: csr_matrix, reader: Reader, *, first_replicate: int = 0)
     )
 
 
+def _draw(ranked: csr_matrix, reader: Reader, replicate: int) -> Sentences:
+    vocabulary = reader.vocabulary
+    return write_sentences(
+        ranked,
+        vocabulary.gene_chromosomes,
+        vocabulary.gene_keys,
+        rule=reader.model.rule,
+        seed=reader.settings.seed,
+        replicate=replicate,
+    )
+
+
 def encode_sentences(sentences: Sentences, reader: Reader) -> npt.NDArray[np.float32]:
     """Unit vectors (cells, dim) of sentences, zero where a sentence is empty.
 
     Only sentences of one length share a batch, so there is no padding and a cell's company cannot reach its vector.
     """
-    settings, encoder = reader.settings, reader.model.encoder
     out = np.zeros((len(sentences.lengths), reader.model.config.out_dim), np.float32)
+    for rows, _, vectors in _in_batches(reader.model.encoder.encode, sentences, reader):
+        out[rows] = vectors
+    return out
+
+
+def stream_gene_states(counts: csr_matrix, reader: Reader) -> Generator[GeneStates, None, None]:
+    """The encoder's last states of all tokens of cells, batch by batch; the sentences are those of `embed_cells`."""
+    vocabulary = reader.vocabulary
+    sentences = _draw(to_ranks(counts, reader.match.resolution.rows, vocabulary), reader, 0)
+    for rows, tokens, states in _in_batches(reader.model.encoder.hidden_states, sentences, reader):
+        yield GeneStates(rows, np.maximum(tokens - vocabulary.first_gene, -1), states)
+
+
+def _in_batches(
+    encode: Callable[[torch.Tensor], torch.Tensor], sentences: Sentences, reader: Reader
+) -> Generator[tuple[npt.NDArray[np.int64], npt.NDArray[np.int32], npt.NDArray[np.float32]], None, None]:
+    """Rows, tokens and `encode`'s result of each batch of sentences of one length; no batch for an empty sentence."""
+    settings = reader.settings
     max_tokens = BATCH_TOKENS[settings.device.type]
     batches = length_batches(
         sentences.lengths,
         max_tokens=max_tokens if settings.batch_size is None else 2**62,
         max_cells=settings.batch_size or max_tokens,
     )
-    with torch.inference_mode():
-        for rows in batches:
-            ids = torch.from_numpy(sentences.tokens[rows, : sentences.lengths[rows[0]]]).to(settings.device)
-            out[rows] = _encode(encoder.encode, reader.projected, ids, settings).float().cpu().numpy()
-    return out
+    for rows in batches:
+        tokens = sentences.tokens[rows, : sentences.lengths[rows[0]]]
+        # Entered anew for each batch: a generator must not leave torch's mode changed while its caller runs.
+        with torch.inference_mode():
+            ids = torch.from_numpy(tokens).to(settings.device)
+            result = _encode(encode, reader.projected, ids, settings).float().cpu().numpy()
+        yield rows, tokens, result
 
 
 def _encode(

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ import torch
 
 from uce.cells.sentences import SentenceRule
 from uce.errors import ModelError, OutputExistsError, StorageError
-from uce.model.checkpoint import load_model, save_model
+from uce.genes.tables import GeneTable
+from uce.model.checkpoint import Model, check_table, load_model, save_model
 from uce.model.encoder import Encoder
 from uce.model.folders import find_model
 
@@ -213,3 +215,25 @@ def test_save_model_needs_no_ending_slash_nor_an_existing_parent_to_say_so(saved
             gene_tables=[],
             info={},
         )
+
+
+def fitting_table(model: Model, **changes: Any) -> GeneTable:
+    facts = {"species": "gallus_gallus", "encoder": model.gene_encoder, "metadata": {}} | changes
+    width = facts.pop("width", model.config.protein_dim)
+    return GeneTable.from_rows(ids=["G1", "G2"], vectors=np.eye(2, width) + 1, **facts)
+
+
+def test_a_model_refuses_gene_vectors_of_another_kind_and_says_how_to_make_the_right_ones(tiny_model: Model) -> None:
+    check_table(tiny_model, fitting_table(tiny_model))
+    check_table(tiny_model, fitting_table(tiny_model, encoder=f"{tiny_model.gene_encoder}+shifted"))
+    for changes in ({"encoder": "esm2_t33_650M_UR50D"}, {"width": 5}):
+        with pytest.raises(ModelError, match=r"gallus_gallus: vectors of .*tiny reads orthogroups-v1.*uce species add"):
+            check_table(tiny_model, fitting_table(tiny_model, **changes))
+
+
+def test_a_model_refuses_vectors_made_with_other_weights_of_the_same_name(tiny_model: Model) -> None:
+    model = replace(tiny_model, gene_tables=[{"species": "homo_sapiens", "encoder_sha256": "a" * 64}])
+    check_table(model, fitting_table(model))
+    check_table(model, fitting_table(model, metadata={"encoder_sha256": "a" * 64}))
+    with pytest.raises(ModelError, match=r"weights bbbbbbbbbbbb\.\., tiny was trained with those of aaaaaaaaaaaa"):
+        check_table(model, fitting_table(model, metadata={"encoder_sha256": "b" * 64}))

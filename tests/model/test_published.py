@@ -148,14 +148,14 @@ def imported(published: Published, tmp_path_factory: pytest.TempPathFactory) -> 
     return home
 
 
-def imported_table(home: Path, species: str, kind: str = "uce-esm2-15b") -> GeneTable:
+def imported_table(home: Path, species: str, kind: str = "esm2_t48_15B_UR50D") -> GeneTable:
     return read_table(home / "genes" / kind / f"{FILES[species][0]}.h5ad")
 
 
 @pytest.mark.parametrize("species", OFFSETS)
 def test_every_gene_has_the_row_of_its_offset_and_position(published: Published, imported: Path, species: str) -> None:
     table = imported_table(imported, species)
-    assert (table.species, table.encoder) == (FILES[species][0], "uce-esm2-15b")
+    assert (table.species, table.encoder) == (FILES[species][0], "esm2_t48_15B_UR50D")
     assert table.ids.tolist() == sorted(published.keys[species])
     assert table.symbols.tolist() == table.ids.tolist()
     assert table.metadata["first_row"] == published.offsets[species]
@@ -188,7 +188,7 @@ def test_the_folder_holds_the_weights_specials_and_named_chromosomes(published: 
     model = load_model(imported / "models" / "old")
     np.testing.assert_array_equal(model.specials, published.table[:4].numpy())
     assert len(model.chromosome_vectors) == published.chromosome_rows
-    assert (model.gene_encoder, model.rule.draws, model.rule.max_tokens) == ("uce-esm2-15b", 1024, 1536)
+    assert (model.gene_encoder, model.rule.draws, model.rule.max_tokens) == ("esm2_t48_15B_UR50D", 1024, 1536)
     assert [line["species"] for line in model.gene_tables] == [latin for latin, _ in FILES.values()]
     assert model.gene_tables[1]["sha256"] == imported_table(imported, "human").sha256
     assert (model.config.layers, model.config.heads, model.config.dim) == (2, 1, 64)
@@ -236,7 +236,7 @@ def test_imported_tables_are_found_by_species(
     published: Published, imported: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("UCE_HOME", str(imported))
-    assert load_gene_table("mouse_lemur", encoder="uce-esm2-15b").species == "microcebus_murinus"
+    assert load_gene_table("mouse_lemur", encoder="esm2_t48_15B_UR50D").species == "microcebus_murinus"
     assert load_model("old").name == "old"
 
 
@@ -284,13 +284,13 @@ def test_the_published_look_up_moves_genes_of_zebrafish_alone_and_has_its_own_ki
 ) -> None:
     folder = published.run(tmp_path, lookup="published", species=["zebrafish", "Homo sapiens"])
     shifted, aligned = (
-        imported_table(tmp_path, "zebrafish", "uce-esm2-15b-shifted"),
+        imported_table(tmp_path, "zebrafish", "esm2_t48_15B_UR50D+shifted"),
         imported_table(imported, "zebrafish"),
     )
-    assert load_model(folder).gene_encoder == shifted.encoder == "uce-esm2-15b-shifted"
+    assert load_model(folder).gene_encoder == shifted.encoder == "esm2_t48_15B_UR50D+shifted"
     np.testing.assert_array_equal(shifted.vectors, aligned.vectors)
     assert float((shifted.starts != aligned.starts).mean()) > 0.7
-    human = imported_table(tmp_path, "human", "uce-esm2-15b-shifted")
+    human = imported_table(tmp_path, "human", "esm2_t48_15B_UR50D+shifted")
     np.testing.assert_array_equal(human.starts, imported_table(imported, "human").starts)
     # Each gene takes the place of the gene that many repeats before it in the order of the keys.
     places = published.places
@@ -382,7 +382,7 @@ def test_species_without_a_file_or_an_offset_are_named(made_up: Published, tmp_p
 
 def test_a_second_import_keeps_equal_tables_and_refuses_others(made_up: Published, tmp_path: Path) -> None:
     made_up.run(tmp_path, species=["pig"])
-    path = tmp_path / "genes" / "uce-esm2-15b" / "sus_scrofa.h5ad"
+    path = tmp_path / "genes" / "esm2_t48_15B_UR50D" / "sus_scrofa.h5ad"
     before = path.stat().st_mtime_ns
     made_up.run(tmp_path, species=["pig"], name="other")
     assert path.stat().st_mtime_ns == before
@@ -465,7 +465,7 @@ def test_the_command_line_imports_and_then_embeds_real_cells(
     assert result.obsm["X_uce"].shape == (30, 12)
     np.testing.assert_allclose(np.linalg.norm(result.obsm["X_uce"], axis=1), 1, atol=1e-6)
     record = result.uns["uce"]["X_uce"]
-    assert record["gene_vectors"] == "uce-esm2-15b"
+    assert record["gene_vectors"] == "esm2_t48_15B_UR50D"
     assert record["health"]["counts_covered"] > 0.9
     assert main(["verify", "out.h5ad"]) == 0
     # A species that was not imported has no vectors of this kind.

@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 from uce.errors import ModelError, UsageError
 from uce.files import shorten
 from uce.genes.catalogue import canonical_species
-from uce.genes.tables import BUNDLED_ENCODER, GeneTable
+from uce.genes.kinds import BUNDLED_ENCODER
+from uce.genes.tables import GeneTable
 from uce.genes.vocabulary import chromosome_vector
 
 GROUPS = "groups.npz"

@@ -9,8 +9,9 @@ from uce.errors import InputError
 from uce.files import printable, shorten
 from uce.genes.catalogue import Species, canonical_species, catalogue, find_species, species_label
 from uce.genes.columns import check_column, names_in, text_columns
+from uce.genes.kinds import BUNDLED_ENCODER
 from uce.genes.names import UNLISTED, classify, explain_names, prefixed_species, split_id, split_prefix, tidy
-from uce.genes.tables import BUNDLED_ENCODER, list_species, table_names
+from uce.genes.tables import list_species, table_names, why_no_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -101,11 +102,8 @@ def detect_species(
     evidence = _Evidence(_names(var, column, file), _hint(var, organism), tuple(known), encoder, file)
     found = _by_prefix(evidence) or _by_ids(evidence) or _by_symbols(evidence)
     if found.species not in known:
-        tables = ", ".join(known) if known else "none"
-        msg = (
-            f"{file}: {found.reason}. There is no {encoder} gene table of this species, and one is needed to embed its"
-        )
-        raise InputError(f"{msg} cells. Tables at hand: {tables}.")
+        msg = f"{file}: {found.reason}. There is {why_no_table(found.species, encoder)}"
+        raise InputError(msg)
     if evidence.hint not in (None, found.species):
         msg = f"{file}: the file says {species_label(str(evidence.hint))}, but {found.reason}."
         raise InputError(f"{msg} Give --species {found.species} to embed the cells by these genes.")

@@ -12,11 +12,11 @@ from numpy.typing import ArrayLike, NDArray
 
 from uce.errors import ModelError
 from uce.files import atomic_path, printable, sha256_arrays, shorten, user_folder
-from uce.genes.catalogue import canonical_species, catalogue
+from uce.genes.catalogue import canonical_species, species_label
+from uce.genes.kinds import BUNDLED_ENCODER, how_to_make, plain_kind
 
 FORMAT = "uce-gene-table"
 VERSION = 1
-BUNDLED_ENCODER = "orthogroups-v1"
 UNPLACED = "unplaced"
 _LARGEST = (2_000_000, 65_536)
 
@@ -326,33 +326,72 @@ def load_gene_table(species: str | Path, *, encoder: str = BUNDLED_ENCODER) -> G
     if isinstance(species, Path) or str(species).endswith(".h5ad"):
         return _cached(Path(species))
     name = canonical_species(str(species))
-    own = user_folder() / "genes" / encoder / f"{name}.h5ad"
-    if own.is_file():
-        return _cached(own)
+    for kind in dict.fromkeys((encoder, plain_kind(encoder))):
+        if (own := table_path(name, kind)).is_file():
+            return _cached(own)
     if encoder == BUNDLED_ENCODER and name in _bundled_species():
         return _bundled(name)
-    available = list_species(encoder=encoder)
-    shown = ", ".join(available) if available else "none"
-    label = catalogue()[name].label if name in catalogue() else name
-    msg = (
-        f"no gene table of {label} ({name}) with {encoder} vectors. One is needed to embed cells of this species: "
-        f"put it at {own}, or give its path. Tables at hand: {shown}."
+    raise ModelError(why_no_table(name, encoder))
+
+
+def why_no_table(species: str, encoder: str) -> str:
+    """What to tell a user whose cells are of a species (Latin name) without a table of this kind of vectors."""
+    others = [kind for kind in table_kinds(species) if kind != encoder]
+    beside = f" There is one with vectors of {shorten(others)}, which are noise to this model." if others else ""
+    shown = ", ".join(list_species(encoder=encoder)) or "none"
+    return (
+        f"no gene table of {species_label(species)} with {encoder} vectors, and one is needed to embed its cells."
+        f"{beside} {how_to_make(species, encoder)}. Tables at hand: {shown}."
     )
-    raise ModelError(msg)
+
+
+def table_path(species: str, encoder: str) -> Path:
+    """Where the user's own table of a species (Latin name) and kind of vectors is, or would be."""
+    return user_folder() / "genes" / encoder / f"{species}.h5ad"
+
+
+def table_kinds(species: str) -> list[str]:
+    """The kinds of vectors that a species (Latin name) has tables of, sorted."""
+    own = {path.parent.name for path in (user_folder() / "genes").glob(f"*/{species}.h5ad")}
+    return sorted(own | ({BUNDLED_ENCODER} if species in _bundled_species() else set()))
+
+
+def all_kinds() -> list[str]:
+    """Every kind of vectors that there is a table of, the bundled one first."""
+    own = {path.parent.name for path in (user_folder() / "genes").glob("*/*.h5ad")}
+    return [BUNDLED_ENCODER, *sorted(own - {BUNDLED_ENCODER})]
 
 
 def list_species(*, encoder: str = BUNDLED_ENCODER) -> list[str]:
     """Latin names of all species with a table of this kind, the user's own included, sorted."""
-    own = {path.stem for path in (user_folder() / "genes" / encoder).glob("*.h5ad")}
+    own = {path.stem for path in (user_folder() / "genes").glob("*/*.h5ad") if _serves(path.parent.name, encoder)}
     return sorted(own | set(_bundled_species() if encoder == BUNDLED_ENCODER else ()))
+
+
+def _serves(kind: str, encoder: str) -> bool:
+    return kind in (encoder, plain_kind(encoder))
+
+
+def table_record(table: GeneTable) -> dict[str, str | int]:
+    """What a model records of a table it was trained or imported with: a line of its genes.json."""
+    record: dict[str, str | int] = {
+        "species": table.species,
+        "encoder": table.encoder,
+        "dim": table.dim,
+        "genes": len(table),
+        "sha256": table.sha256,
+    }
+    if "encoder_sha256" in table.metadata:
+        record["encoder_sha256"] = str(table.metadata["encoder_sha256"])
+    return record
 
 
 def table_names(species: str, *, encoder: str = BUNDLED_ENCODER) -> frozenset[str]:
     """The symbols of a species' table, and the ids of a user's own one; no vectors are read of bundled tables."""
-    own = user_folder() / "genes" / encoder / f"{species}.h5ad"
-    if own.is_file():
-        table = _cached(own)
-        return frozenset(table.symbols.tolist()) | frozenset(table.ids.tolist())
+    for kind in dict.fromkeys((encoder, plain_kind(encoder))):
+        if (own := table_path(species, kind)).is_file():
+            table = _cached(own)
+            return frozenset(table.symbols.tolist()) | frozenset(table.ids.tolist())
     return _bundled_symbols(species) if species in _bundled_species() else frozenset()
 
 

@@ -18,6 +18,8 @@ from torch import Tensor
 from uce.cells.sentences import SentenceRule
 from uce.errors import ModelError, OutputExistsError, StorageError
 from uce.files import atomic_path, check_writable, printable, refuse_overwrite, sha256_file, shorten, write_json
+from uce.genes.kinds import how_to_make, plain_kind
+from uce.genes.tables import GeneTable
 from uce.model.card import card
 from uce.model.encoder import Encoder, ModelConfig
 from uce.model.folders import (
@@ -119,6 +121,31 @@ def load_model(source: str | Path) -> Model:
         sha256=_identity(facts),
         info=facts["info"],
     )
+
+
+def check_table(model: Model, table: GeneTable) -> None:
+    """Refuse a gene table whose vectors are not of the kind that `model` was trained with.
+
+    The name of the kind, the width, and the hash of the protein encoder's weights (where both sides know it) decide.
+
+    Raises
+    ------
+    ModelError
+        The message says how to make the right table.
+    """
+    place = f"gene table of {table.species}: vectors of {table.encoder}, {table.dim} wide"
+    recipe = how_to_make(table.species, model.gene_encoder)
+    if plain_kind(table.encoder) != plain_kind(model.gene_encoder) or table.dim != model.config.protein_dim:
+        msg = f"{place}; {model.name} reads {model.gene_encoder}, {model.config.protein_dim} wide. {recipe}."
+        raise ModelError(msg)
+    known = {str(record["encoder_sha256"]) for record in model.gene_tables if record.get("encoder_sha256")}
+    found = str(table.metadata.get("encoder_sha256", ""))
+    if found and known and found not in known:
+        weights = (
+            f"weights {found[:12]}.., {model.name} was trained with those of {shorten(sorted(k[:12] for k in known))}"
+        )
+        msg = f"{place}, made by {weights}. Use the same file of the protein encoder: {recipe}."
+        raise ModelError(msg)
 
 
 def save_model(

@@ -20,6 +20,7 @@ from uce.cells.sentences import SentenceRule
 from uce.errors import ModelError, OutputExistsError
 from uce.files import refuse_overwrite, sha256_file, shorten, user_folder
 from uce.genes.catalogue import canonical_species, catalogue, find_species
+from uce.genes.kinds import PUBLISHED_ENCODER
 from uce.genes.sources import (
     Lookup,
     Places,
@@ -29,14 +30,14 @@ from uce.genes.sources import (
     read_tensors,
     read_vectors,
 )
-from uce.genes.tables import GeneTable, read_table, write_table
+from uce.genes.tables import GeneTable, read_table, table_record, write_table
 from uce.model.checkpoint import save_model
 from uce.model.weights import TOKENS, published_encoder, read_state
 
 GENE_ROWS = 143_574  # four specials and the genes of eight species; chromosomes follow
 CHROMOSOME_ROWS = 1_895
 _CHROMOSOME_SEED = 23  # of torch's generator, for a table of tokens published without chromosome rows
-ENCODERS: dict[Lookup, str] = {"aligned": "uce-esm2-15b", "published": "uce-esm2-15b-shifted"}
+ENCODERS: dict[Lookup, str] = {"aligned": PUBLISHED_ENCODER, "published": f"{PUBLISHED_ENCODER}+shifted"}
 
 
 def import_published(
@@ -261,7 +262,7 @@ def _write(table: GeneTable, home: Path, *, overwrite: bool) -> dict[str, Any]:
         raise OutputExistsError(msg)
     if not path.exists() or overwrite:
         write_table(table, path)
-    return {"species": table.species, "encoder": table.encoder, "genes": len(table), "sha256": table.sha256}
+    return table_record(table)
 
 
 def _chromosome_vectors(table: Tensor, places: Places) -> dict[str, NDArray[np.float32]]:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from uce.config import write_config
 from uce.errors import UsageError
 from uce.files import atomic_path
+from uce.genes.tables import table_record
 from uce.model.checkpoint import save_model
 from uce.model.encoder import Encoder
 from uce.training.batch import Batch, make_batch
@@ -244,7 +245,7 @@ class _Trainer:
             rule=config.rule,
             specials=self.corpus.specials,
             gene_encoder=config.data.gene_encoder,
-            gene_tables=[{"species": t.species, "encoder": t.encoder, "sha256": t.sha256} for t in self.corpus.tables],
+            gene_tables=[table_record(table) for table in self.corpus.tables],
             info=describe(config, self.corpus, step or config.steps),
         )
 
