@@ -11,6 +11,7 @@ from uce.devices import pick_device, pick_precision
 from uce.engines import Settings, embed_rows
 from uce.errors import InputError, ModelError, UceError, UsageError
 from uce.files import printable, shorten
+from uce.genes.resolver import MIN_SHARE
 from uce.jobs import prepare_job
 from uce.model.checkpoint import Model, load_model
 
@@ -74,6 +75,7 @@ def check(
     species: str | None = None,
     species_key: str | None = None,
     gene_column: str | None = None,
+    min_coverage: float = MIN_SHARE,
     layer: str | None = None,
     use_raw: bool = False,
     counts_policy: Policy = "invert",
@@ -103,6 +105,7 @@ def check(
                 species=species,
                 species_key=species_key,
                 gene_column=gene_column,
+                min_coverage=min_coverage,
                 counts_policy=counts_policy,
             )
             matches = {kind: reader.match for kind, reader in job.readers.items()}
@@ -194,6 +197,7 @@ def verify(
             species=species,
             species_key=None if species else str(record["species_key"]),
             gene_column=None if column == "index" else str(column),
+            min_coverage=0.0,  # it was enough for whoever made the result
         )
         for name, reader in job.readers.items():
             if reader.match.table.sha256 != tables.get(name):

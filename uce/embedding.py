@@ -17,6 +17,7 @@ from uce.devices import pick_device, pick_precision, rank_and_world
 from uce.engines import Settings, stream_blocks
 from uce.errors import InputError, OutputExistsError, UsageError
 from uce.files import check_writable, refuse_overwrite
+from uce.genes.resolver import MIN_SHARE
 from uce.health import Health
 from uce.jobs import SAMPLE_CELLS, Job, examine_blocks, make_record, plan_of, prepare_job
 from uce.locks import lock
@@ -37,6 +38,7 @@ def embed(
     species: str | None = None,
     species_key: str | None = None,
     gene_column: str | None = None,
+    min_coverage: float = MIN_SHARE,
     layer: str | None = None,
     use_raw: bool = False,
     counts_policy: Policy = "invert",
@@ -64,6 +66,8 @@ def embed(
         Column of `adata.obs` that names the species of every cell.
     gene_column
         Column of `var` with gene ids or symbols; the best one is found if left out.
+    min_coverage
+        Share of the counts that must lie in genes of the species' table; cells with less are refused.
     layer, use_raw
         Where the counts are; found if left out.
     counts_policy
@@ -107,6 +111,7 @@ def embed(
             species=species,
             species_key=species_key,
             gene_column=gene_column,
+            min_coverage=min_coverage,
             counts_policy=counts_policy,
         )
         say_notes(job, quiet=quiet)
@@ -128,6 +133,7 @@ def embed_file(
     species: str | None = None,
     species_key: str | None = None,
     gene_column: str | None = None,
+    min_coverage: float = MIN_SHARE,
     layer: str | None = None,
     use_raw: bool = False,
     counts_policy: Policy = "invert",
@@ -198,6 +204,7 @@ def embed_file(
             species=species,
             species_key=species_key,
             gene_column=gene_column,
+            min_coverage=min_coverage,
             counts_policy=counts_policy,
         )
         say_notes(job, quiet=quiet or rank > 0)

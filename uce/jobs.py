@@ -13,6 +13,7 @@ from uce.cells.matching import match_species
 from uce.cells.parts import BLOCK_CELLS, Block
 from uce.engines import Reader, Settings, embed_rows, prepare_reader
 from uce.errors import UsageError
+from uce.genes.resolver import MIN_SHARE
 from uce.health import Health, examine
 from uce.model.checkpoint import Model, load_model
 
@@ -48,6 +49,7 @@ def prepare_job(
     species: str | None,
     species_key: str | None,
     gene_column: str | None,
+    min_coverage: float = MIN_SHARE,
 ) -> Job:
     """Load the model, find the species and the genes, and project the vocabulary: all that can fail before the work.
 
@@ -59,9 +61,17 @@ def prepare_job(
     if species is not None and species_key is not None:
         msg = f"--species {species} and --species-key {species_key} exclude each other. Give one of them."
         raise UsageError(msg)
+    if not 0 <= min_coverage <= 1:
+        msg = f"--min-coverage {min_coverage}: must be a share of the counts from 0 to 1."
+        raise UsageError(msg)
     loaded = model if isinstance(model, Model) else load_model(model)
     matches, labels = match_species(
-        counts, species=species, species_key=species_key, gene_column=gene_column, encoder=loaded.gene_encoder
+        counts,
+        species=species,
+        species_key=species_key,
+        gene_column=gene_column,
+        encoder=loaded.gene_encoder,
+        min_coverage=min_coverage,
     )
     readers = {name: prepare_reader(loaded, match, settings) for name, match in matches.items()}
     return Job(counts, loaded, readers, labels, settings, counts_policy, species_key, counts.fingerprint())

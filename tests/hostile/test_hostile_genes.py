@@ -1,13 +1,16 @@
 """Gene names and gene tables that are broken, lost, or made to do harm."""
 
+import anndata
 import h5py
 import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import sparse
 
-from uce.errors import InputError, ModelError
+import uce
+from uce.errors import InputError, ModelError, UsageError
 from uce.genes.resolver import check_coverage, choose_column, names_in, resolve
 from uce.genes.species import detect_species
 from uce.genes.tables import GeneTable, load_gene_table, read_table, write_table
@@ -206,3 +209,23 @@ def test_a_file_of_cells_is_not_taken_for_a_table(tmp_path):
     anndata.AnnData(X=np.eye(3, dtype=np.float32), uns={"uce": {"X_uce": "x"}}).write_h5ad(tmp_path / "cells.h5ad")
     with pytest.raises(ModelError, match="not a gene table"):
         read_table(tmp_path / "cells.h5ad")
+
+
+def test_few_counts_in_known_genes_are_refused_unless_asked_for(make_cells, tiny_model):
+    cells = make_cells(cells=12)
+    spill = np.full((12, 1), 9.0 * cells.X.sum() / 12, np.float32).round()
+    cells = anndata.concat(
+        [
+            cells,
+            anndata.AnnData(sparse.csr_matrix(spill), var=pd.DataFrame(index=["EGFP-transgene"]), obs=cells.obs[[]]),
+        ],
+        axis=1,
+        merge="first",
+    )
+    with pytest.raises(InputError, match=r"with 10\.0% of the counts; at least 50% is needed \(--min-coverage\)"):
+        uce.embed(cells, model=tiny_model, species="human", quiet=True)
+    uce.embed(cells, model=tiny_model, species="human", min_coverage=0.05, quiet=True)
+    assert np.isfinite(cells.obsm["X_uce"]).all()
+    assert uce.check(cells, model=tiny_model, species="human", min_coverage=0.05).ok
+    with pytest.raises(UsageError, match=r"--min-coverage 5\.0: must be a share"):
+        uce.embed(cells, model=tiny_model, min_coverage=5.0, key_added="X", quiet=True)

@@ -12,7 +12,7 @@ from uce.errors import InputError
 from uce.files import shorten
 from uce.genes.catalogue import canonical_species, find_species
 from uce.genes.columns import choose_column, names_in
-from uce.genes.resolver import Resolution, check_coverage, resolve
+from uce.genes.resolver import MIN_SHARE, Resolution, check_coverage, resolve
 from uce.genes.species import confirm_species, detect_species
 from uce.genes.tables import GeneTable, load_gene_table
 
@@ -74,6 +74,7 @@ def match_species(
     species_key: str | None = None,
     gene_column: str | None = None,
     encoder: str,
+    min_coverage: float = MIN_SHARE,
 ) -> tuple[dict[str, Match], npt.NDArray[np.str_]]:
     """Find the species and the genes of a source.
 
@@ -87,6 +88,8 @@ def match_species(
         Column of `var` with the names, or None for the best one.
     encoder
         Kind of gene vectors the model reads.
+    min_coverage
+        Share of the counts that must lie in genes of the table, 0 to 1.
 
     Returns
     -------
@@ -107,11 +110,13 @@ def match_species(
         msg = f"{counts.file}: every sampled cell is empty ({counts.slot} holds only zeros). Is this the right matrix?"
         raise InputError(msg)
     if species_key is None:
-        match = _match(counts, totals, species, gene_column, encoder)
+        match = _match(counts, totals, species, gene_column, encoder=encoder, min_coverage=min_coverage)
         return {match.table.species: match}, np.full(counts.n_cells, match.table.species)
     labels = _species_of_cells(counts, species_key)
     kinds = sorted(set(labels.tolist()))
-    matches = {name: _match(counts, totals, name, gene_column, encoder, mixed=len(kinds) > 1) for name in kinds}
+    # Where cells of several species share a matrix, no species explains all of its counts.
+    least = min_coverage if len(kinds) == 1 else 0.0
+    matches = {name: _match(counts, totals, name, gene_column, encoder=encoder, min_coverage=least) for name in kinds}
     return matches, labels
 
 
@@ -120,9 +125,9 @@ def _match(
     totals: npt.NDArray[np.float64],
     species: str | None,
     gene_column: str | None,
-    encoder: str,
     *,
-    mixed: bool = False,
+    encoder: str,
+    min_coverage: float,
 ) -> Match:
     if species is None:
         found = detect_species(
@@ -136,13 +141,13 @@ def _match(
     column = choose_column(counts.var, table, column=gene_column, file=counts.file)
     names = names_in(counts.var, column)
     resolution = resolve(names, table, column=column, file=counts.file)
-    # Where cells of several species share a matrix, no species explains all of its counts.
     warnings = check_coverage(
         resolution,
         names,
         table,
         file=counts.file,
-        column_counts=totals if totals.any() and not mixed else None,
+        column_counts=totals if totals.any() and min_coverage > 0 else None,
+        min_share=min_coverage,
         cell_names=counts.obs_names[:5000].tolist(),
     )
     return Match(table, resolution, reason, resolution.report(names, totals), tuple(warnings))

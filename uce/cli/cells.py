@@ -33,6 +33,9 @@ def _add_source(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--species", help="such as human or mus_musculus; may be left out where the names are clear")
     parser.add_argument("--species-key", metavar="COLUMN", help="obs column with the species of every cell")
     parser.add_argument("--gene-column", metavar="COLUMN", help="var column with gene ids or symbols (the best one)")
+    parser.add_argument(
+        "--min-coverage", type=float, default=0.5, metavar="SHARE", help="of the counts, in known genes (0.5)"
+    )
     parser.add_argument("--layer", help="layer with the counts, or X, or raw (found if left out)")
     parser.add_argument("--use-raw", action="store_true", help="take the counts from .raw")
     parser.add_argument("--genome", help="which genome of a 10x file that holds several")
@@ -90,6 +93,7 @@ def _run_embed(args: argparse.Namespace) -> int:
         species=args.species,
         species_key=args.species_key,
         gene_column=args.gene_column,
+        min_coverage=args.min_coverage,
         layer=args.layer,
         use_raw=args.use_raw,
         counts_policy=args.counts_policy,
@@ -159,6 +163,7 @@ def _run_check(args: argparse.Namespace) -> int:
         species=args.species,
         species_key=args.species_key,
         gene_column=args.gene_column,
+        min_coverage=args.min_coverage,
         layer=args.layer,
         use_raw=args.use_raw,
         counts_policy=args.counts_policy,

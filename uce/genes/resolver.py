@@ -184,7 +184,9 @@ def check_coverage(
         raise InputError(f"{found}; at least {needed:,} are needed. {advice}")
     if share is not None and share < min_share:
         advice = _advice(resolution, names, table, cell_names)
-        raise InputError(f"{found}, with {share:.1%} of the counts; at least {min_share:.0%} is needed. {advice}")
+        raise InputError(
+            f"{found}, with {share:.1%} of the counts; at least {min_share:.0%} is needed (--min-coverage). {advice}"
+        )
     return _warnings(resolution, share, min_genes)
 
 

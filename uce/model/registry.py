@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from uce.files import printable, user_folder
+from uce.genes.kinds import plain_kind
 
 _DATA = Path(__file__).parents[1] / "data"
 
@@ -129,6 +130,19 @@ def list_models() -> list[KnownModel]:
     for name, model in registry().items():
         known.setdefault(name, KnownModel(name, "registered", None, model.summary))
     return list(known.values())
+
+
+def models_that_read(encoder: str) -> list[str]:
+    """Names of the installed and bundled models that read gene vectors of a kind."""
+    found = [known.name for known in list_models() if known.path and _kind(known.path) == plain_kind(encoder)]
+    return sorted(found)
+
+
+def _kind(folder: Path) -> str:
+    try:
+        return plain_kind(json.loads((folder / "config.json").read_text(encoding="utf-8"))["gene_encoder"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return ""
 
 
 def _summary(config: Path) -> str:
