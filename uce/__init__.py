@@ -9,10 +9,12 @@ from typing import Any
 __version__ = "0.1.0"
 
 _PUBLIC = {
+    "add_species": "uce.genes.adding",
     "check": "uce.checking",
     "embed": "uce.embedding",
     "embed_counts": "uce.embedding",
     "embed_file": "uce.embedding",
+    "gene_embeddings": "uce.gene_embedding",
     "list_models": "uce.model.registry",
     "list_species": "uce.genes.tables",
     "load_gene_table": "uce.genes.tables",
@@ -23,10 +25,12 @@ _PUBLIC = {
 
 __all__ = [
     "__version__",
+    "add_species",
     "check",
     "embed",
     "embed_counts",
     "embed_file",
+    "gene_embeddings",
     "list_models",
     "list_species",
     "load_gene_table",

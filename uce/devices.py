@@ -1,7 +1,10 @@
 """Which device, which precision, and which share of the work is this process's."""
 
+import logging
 import os
+import re
 from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
 from uce.errors import UsageError
@@ -10,6 +13,11 @@ if TYPE_CHECKING:
     import torch
 
 Precision = Literal["fp32", "bf16"]
+ProteinPrecision = Literal["fp32", "bf16", "fp16"]
+
+_CPU_FACTS = Path("/proc/cpuinfo")
+
+logger = logging.getLogger("uce")
 
 
 def pick_device(name: str) -> "torch.device":
@@ -52,11 +60,45 @@ def pick_precision(name: str) -> Precision:
     raise UsageError(msg)
 
 
-def arithmetic(device: "torch.device", precision: Precision) -> AbstractContextManager[Any]:
+def pick_protein_precision(name: str, device: "torch.device") -> ProteinPrecision:
+    """The precision an ESM2 runs in on `device`, for `auto` (float32), `fp32`, `bf16` or `fp16`.
+
+    A processor without instructions for bf16 is slower with it than without: float32 is taken there, and said.
+
+    Raises
+    ------
+    UsageError
+        Any other name, or fp16 on a processor.
+    """
+    if name == "auto":
+        return "fp32"
+    if name not in get_args(ProteinPrecision):
+        msg = f"--precision {name}: not a precision. Use auto, fp32, bf16 or fp16."
+        raise UsageError(msg)
+    if device.type == "cpu" and name == "fp16":
+        msg = "--precision fp16: for graphics processors alone. Use bf16 or fp32, or --device cuda."
+        raise UsageError(msg)
+    if device.type == "cpu" and name == "bf16" and not _computes_bf16():
+        logger.warning("--precision bf16: this processor has no instructions for it; float32 is used.")
+        return "fp32"
+    return cast("ProteinPrecision", name)
+
+
+def _computes_bf16() -> bool:
+    """Whether the processor says that it multiplies matrices of bf16: AVX-512 or AMX of x86, BF16 of ARM."""
+    try:
+        facts = _CPU_FACTS.read_text(encoding="utf-8", errors="replace")
+    except OSError:  # no such file on this system
+        return False
+    return re.search(r"\b(avx512_bf16|amx_bf16|bf16)\b", facts) is not None
+
+
+def arithmetic(device: "torch.device", precision: ProteinPrecision) -> AbstractContextManager[Any]:
     """A context in which matrix products run in `precision`; norms and sums stay in float32."""
     import torch
 
-    return torch.autocast(device.type, dtype=torch.bfloat16) if precision == "bf16" else nullcontext()
+    kinds = {"bf16": torch.bfloat16, "fp16": torch.float16}
+    return torch.autocast(device.type, dtype=kinds[precision]) if precision in kinds else nullcontext()
 
 
 def rank_and_world() -> tuple[int, int]:

@@ -19,7 +19,7 @@ from uce.errors import InputError, OutputExistsError, UsageError
 from uce.files import check_writable, refuse_overwrite
 from uce.genes.resolver import MIN_SHARE
 from uce.health import Health
-from uce.jobs import SAMPLE_CELLS, Job, examine_blocks, make_record, plan_of, prepare_job
+from uce.jobs import SAMPLE_CELLS, Job, examine_blocks, make_record, plan_of, prepare_job, refuse_changed
 from uce.locks import lock
 from uce.model.checkpoint import Model
 from uce.outputs import check_key, obsm_keys, output_path, write_h5ad, write_npy, write_parquet
@@ -220,7 +220,7 @@ def embed_file(
                 say(f"resuming: {done} finished blocks of {BLOCK_CELLS} cells are there already", quiet=quiet)
             _fill(job, parts, rank, world, num_workers=num_workers, quiet=quiet)
             parts.wait(len(block_ranges(counts.n_cells)))
-            _refuse_changed(job)
+            refuse_changed(job)
             health, record = _assemble(
                 job, parts, path, source=Path(source), file_format=file_format, key=key_added, overwrite=overwrite
             )
@@ -310,12 +310,6 @@ def _fill(job: Job, parts: Parts, rank: int, world: int, *, num_workers: int, qu
         for number, block in zip(mine, blocks, strict=True):
             parts.write(number, block)
             progress.advance(len(block.vectors))
-
-
-def _refuse_changed(job: Job) -> None:
-    if job.counts.fingerprint() != job.fingerprint:
-        msg = f"{job.counts.file}: changed while it was being embedded. Run again on a file that stays as it is."
-        raise InputError(msg)
 
 
 def _assemble(

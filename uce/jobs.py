@@ -12,7 +12,7 @@ from uce.cells.counts import Counts
 from uce.cells.matching import match_species
 from uce.cells.parts import BLOCK_CELLS, Block
 from uce.engines import Reader, Settings, embed_rows, prepare_reader
-from uce.errors import UsageError
+from uce.errors import InputError, UsageError
 from uce.genes.resolver import MIN_SHARE
 from uce.health import Health, examine
 from uce.model.checkpoint import Model, load_model
@@ -100,6 +100,19 @@ def plan_of(job: Job) -> dict[str, Any]:
         "max_tokens": rule.max_tokens,
         "block_cells": BLOCK_CELLS,
     }
+
+
+def refuse_changed(job: Job) -> None:
+    """Refuse a source that is not what it was when the job was prepared.
+
+    Raises
+    ------
+    InputError
+        Its content has changed.
+    """
+    if job.counts.fingerprint() != job.fingerprint:
+        msg = f"{job.counts.file}: changed while it was being read. Run again on a file that stays as it is."
+        raise InputError(msg)
 
 
 def make_record(job: Job, blocks: list[Block], health: Health) -> dict[str, Any]:

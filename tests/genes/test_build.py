@@ -1,50 +1,17 @@
-"""From proteins to gene tables: mean over isoforms, places, going on after a kill, real proteins and vectors."""
+"""From proteins to gene tables: isoforms pooled, names and places gathered, real vectors."""
 
 import csv
 import gzip
-import os
-import signal
-import subprocess
-import sys
-import time
-from argparse import Namespace
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
-from uce.errors import InputError, OutputExistsError
-from uce.genes.proteins import build
-from uce.genes.proteins.build import build_table, embed_in_parts, table_from_vectors
-from uce.genes.proteins.esm2 import ProteinEncoder, embed_sequences, load_esm2
-from uce.genes.proteins.sequences import Protein, Proteome, read_proteome
+from uce.errors import InputError
+from uce.genes.proteins.build import table_from_vectors
+from uce.genes.proteins.sequences import Protein
 from uce.genes.tables import read_table, write_table
-
-
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from esm.model.esm2 import ESM2
-
-    torch.manual_seed(1)
-    settings = Namespace(encoder_layers=1, encoder_embed_dim=16, encoder_attention_heads=2, token_dropout=True)
-    state = ESM2(num_layers=1, embed_dim=16, attention_heads=2).state_dict()
-    named = {
-        (f"encoder.{key}" if key.startswith("lm_head") else f"encoder.sentence_encoder.{key}"): value
-        for key, value in state.items()
-        if not key.startswith("contact_head.regression")
-    }
-    path = tmp_path_factory.mktemp("esm2") / "esm2_t1_tiny_UR50D.pt"
-    torch.save({"cfg": {"model": settings}, "model": named}, path)
-    return path
-
-
-@pytest.fixture(scope="module")
-def encoder(weights: Path) -> ProteinEncoder:
-    return load_esm2(weights)
-
 
 PROTEINS = [
     Protein("p3", "G2", "TNF", "MSTESMIRD", "6", 300),
@@ -90,14 +57,21 @@ def test_the_longest_isoform_can_stand_for_the_gene() -> None:
     assert table.metadata["isoforms"] == "longest"
 
 
-def test_given_places_win_by_id_then_by_symbol() -> None:
-    places = {"G1": ("17", 7668421), "Abcb1a": ("5", 8710077), "TP53": ("1", 1)}
-    table = table_of(PROTEINS, np.ones((5, 2)), places=places)
-    assert list(zip(table.chromosomes.tolist(), table.starts.tolist(), strict=True)) == [
-        ("5", 8710077),
-        ("17", 7668421),
-        ("6", 300),
+def test_a_table_counts_the_proteins_a_vector_is_made_of() -> None:
+    assert table_of(PROTEINS, np.ones((5, 2))).proteins.tolist() == [1, 3, 1]
+    assert table_of(PROTEINS, np.ones((5, 2)), isoforms="longest").proteins.tolist() == [1, 1, 1]
+
+
+def test_other_symbols_and_aliases_become_synonyms_once() -> None:
+    proteins = [
+        Protein("p1", "G1", "TP53", "MK", aliases=("P04637", "LFS1", "a|b")),
+        Protein("p2", "G1", "TP53", "ML", aliases=("K7PPA8", "LFS1", "G1", "TP53")),
+        Protein("p3", "G1", "P53", "MV"),
+        Protein("p4", "G2", "", "MV"),
     ]
+    table = table_of(proteins, np.ones((4, 2)))
+    assert table.symbols.tolist() == ["TP53", ""]
+    assert table.synonyms.tolist() == ["P04637|LFS1|K7PPA8|P53", ""]
 
 
 def test_a_vector_for_every_protein_is_demanded() -> None:
@@ -105,126 +79,7 @@ def test_a_vector_for_every_protein_is_demanded() -> None:
         table_of(PROTEINS, np.ones((4, 2)))
 
 
-# Resuming
-
-
-def random_sequences(n: int) -> list[str]:
-    rng = np.random.default_rng(3)
-    return ["M" + "".join(rng.choice(list("LAGVSERTIDPKQNFYHWC"), rng.integers(1, 90))) for _ in range(n)]
-
-
-def test_parts_give_the_vectors_of_one_go_and_equal_sequences_are_embedded_once(
-    encoder: ProteinEncoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    sequences = random_sequences(150)
-    seen: list[int] = []
-    monkeypatch.setattr(
-        build, "embed_sequences", lambda *args, **kw: (seen.append(len(args[1])), embed_sequences(*args, **kw))[1]
-    )
-    vectors = embed_in_parts(encoder, sequences + sequences[:50], tmp_path / "parts", progress=False)
-    assert seen == [64, 64, 22]
-    np.testing.assert_allclose(vectors[:150], embed_sequences(encoder, sequences), atol=1e-5, rtol=0)
-    np.testing.assert_array_equal(vectors[150:], vectors[:50])
-
-
-def test_finished_parts_are_not_computed_again_and_damaged_ones_are(
-    encoder: ProteinEncoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    sequences = random_sequences(150)
-    vectors = embed_in_parts(encoder, sequences, tmp_path / "parts", progress=False)
-    damaged = tmp_path / "parts" / "000001.npy"
-    damaged.write_bytes(damaged.read_bytes()[:-5])
-    seen: list[int] = []
-    monkeypatch.setattr(
-        build, "embed_sequences", lambda *args, **kw: (seen.append(len(args[1])), embed_sequences(*args, **kw))[1]
-    )
-    again = embed_in_parts(encoder, sequences, tmp_path / "parts", progress=False)
-    np.testing.assert_array_equal(vectors, again)
-    assert seen == [64]
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"encoder": {"sha256": "0" * 64}}, r"parts: holds parts with encoder_sha256 .*Delete it to start again"),
-        ({"encoder": {"name": "other"}}, r"holds parts with encoder esm2_t1_tiny_UR50D, not other"),
-        ({"long_proteins": "window"}, r"holds parts with long_proteins truncate, not window"),
-        ({"sequences": ["MKV"]}, r"holds parts with proteins_sha256"),
-    ],
-)
-def test_parts_of_another_run_are_not_mixed_in(
-    change: dict[str, Any], message: str, encoder: ProteinEncoder, tmp_path: Path
-) -> None:
-    embed_in_parts(encoder, ["MKL"], tmp_path / "parts", progress=False)
-    with pytest.raises(OutputExistsError, match=message):
-        embed_in_parts(
-            replace(encoder, **change.get("encoder", {})),
-            change.get("sequences", ["MKL"]),
-            tmp_path / "parts",
-            long_proteins=change.get("long_proteins", "truncate"),
-            progress=False,
-        )
-
-
-KILLED = """
-import sys, time
-from uce.genes.proteins import build
-from uce.genes.proteins.esm2 import embed_sequences, load_esm2
-def slow(*args, **kw):
-    time.sleep(0.3)
-    return embed_sequences(*args, **kw)
-build.embed_sequences = slow
-build.embed_in_parts(load_esm2(sys.argv[1]), open(sys.argv[2]).read().split(), sys.argv[3], progress=False)
-"""
-
-
-def test_a_killed_run_goes_on_to_equal_numbers(encoder: ProteinEncoder, weights: Path, tmp_path: Path) -> None:
-    sequences = random_sequences(400)
-    (tmp_path / "sequences").write_text("\n".join(sequences))
-    parts = tmp_path / "parts"
-    command = [sys.executable, "-c", KILLED, str(weights), str(tmp_path / "sequences"), str(parts)]
-    with subprocess.Popen(command) as process:
-        while not (parts / "000001.npy").exists():
-            assert process.poll() is None
-            time.sleep(0.02)
-        os.kill(process.pid, signal.SIGKILL)
-    assert not (parts / "000006.npy").exists()
-    untouched = (parts / "000000.npy").stat().st_mtime_ns
-    resumed = embed_in_parts(encoder, sequences, parts, progress=False)
-    straight = embed_in_parts(encoder, sequences, tmp_path / "other", progress=False)
-    np.testing.assert_array_equal(resumed, straight)
-    assert (parts / "000000.npy").stat().st_mtime_ns == untouched
-
-
-# Real proteins, real vectors
-
-
-@pytest.mark.parametrize(
-    ("name", "species", "gene"),
-    [
-        ("human_partial", "homo_sapiens", "ENSG00000141510"),
-        ("mouse_partial", "mus_musculus", "Abcb1a"),
-        ("yeast_s288c", "saccharomyces_cerevisiae", "ROY1"),
-    ],
-)
-def test_real_proteins_become_a_gene_table(
-    name: str, species: str, gene: str, shared: Path, encoder: ProteinEncoder, tmp_path: Path
-) -> None:
-    proteome = read_proteome(shared / "data" / "proteins" / f"{name}.fasta.gz")
-    some = [protein for protein in proteome.proteins if gene in (protein.gene, protein.symbol)]
-    proteome = Proteome(
-        (*proteome.proteins[:300], *(p for p in some if p not in proteome.proteins[:300])), proteome.dropped
-    )
-    table = build_table(proteome, encoder, tmp_path / "parts", species=species, metadata={"taxon": 1}, progress=False)
-    write_table(table, tmp_path / "table.h5ad")
-    table = read_table(tmp_path / "table.h5ad")
-    assert table.species == species
-    assert table.encoder == "esm2_t1_tiny_UR50D"
-    assert table.metadata["encoder_sha256"] == encoder.sha256
-    assert table.metadata["proteins"] == len(proteome.proteins)
-    row = table.ids.tolist().index(gene)
-    expected = embed_sequences(encoder, [protein.sequence for protein in some]).mean(axis=0)
-    np.testing.assert_allclose(table.vectors[row], expected, atol=1e-5, rtol=0)
+# Real vectors
 
 
 @pytest.fixture(scope="module")

@@ -23,6 +23,7 @@ from typing import Any
 import pytest
 
 from uce.errors import ModelError, StorageError
+from uce.genes.proteins.weights import find_weights, known_encoders, recorded_sha256
 from uce.model import catalogue
 from uce.model.registry import RegisteredModel, RemoteFile, registry
 
@@ -422,7 +423,8 @@ def test_a_file_placed_by_hand_must_be_the_published_one(tiny: Callable[[], Path
 
 def test_an_unknown_name_is_refused_with_the_nearest_one() -> None:
     with pytest.raises(
-        ModelError, match=r"^uce-4: not a published model\. Did you mean uce-4l\? Known: uce-4l, uce-33l"
+        ModelError,
+        match=r"^uce-4: not a published model\. Did you mean uce-4l\? Known: uce-4l, uce-33l, esm2_t6_.*15B_UR50D\.",
     ):
         catalogue.download("uce-4")
 
@@ -508,6 +510,56 @@ def test_files_of_another_downloaded_model_are_not_fetched_again(
     tiny()
     assert [name for name, _ in publisher.requests] == ["0"]
     assert (uce_home / "downloads" / "tiny" / "tokens.bin").samefile(other)
+
+
+# Weights of protein models
+
+PROTEINS = "esm2_t6_8M_UR50D"
+
+
+@pytest.fixture
+def esm2(publisher: Publisher, monkeypatch: pytest.MonkeyPatch) -> Callable[[], Path]:
+    """Download a small stand-in of a published ESM2."""
+    publisher.files = {f"{PROTEINS}.pt": CONTENT}
+    monkeypatch.setitem(known_encoders(), PROTEINS, replace(known_encoders()[PROTEINS], address=publisher.url))
+    return lambda: catalogue.download(PROTEINS, progress=False)
+
+
+def test_weights_of_an_esm2_land_where_they_are_found_with_their_hash_recorded(
+    esm2: Callable[[], Path], publisher: Publisher, uce_home: Path
+) -> None:
+    path = esm2()
+    assert path == find_weights(PROTEINS) == uce_home / "esm2" / f"{PROTEINS}.pt"
+    assert path.read_bytes() == CONTENT
+    assert recorded_sha256(path) == hashlib.sha256(CONTENT).hexdigest()
+    assert esm2() == path
+    assert len(publisher.requests) == 1
+    assert sorted(file.name for file in path.parent.iterdir()) == [path.name, "sha256.json"]
+
+
+def test_the_download_of_an_esm2_goes_on_where_it_was_cut(esm2: Callable[[], Path], publisher: Publisher) -> None:
+    publisher.cuts = [70_000]
+    assert esm2().read_bytes() == CONTENT
+    assert [first for _, first in publisher.requests] == [0, 70_000]
+
+
+def test_an_esm2_that_changed_since_its_download_is_refused(esm2: Callable[[], Path]) -> None:
+    esm2().write_bytes(CONTENT[:-1] + b"?")
+    with pytest.raises(ModelError, match=rf"{PROTEINS}\.pt: changed since it was first used"):
+        esm2()
+
+
+def test_an_esm2_is_not_begun_where_it_has_no_room(
+    publisher: Publisher, monkeypatch: pytest.MonkeyPatch, uce_home: Path
+) -> None:
+    monkeypatch.setitem(known_encoders(), PROTEINS, replace(known_encoders()[PROTEINS], about=10**18))
+    with pytest.raises(StorageError, match=r"esm2: 1000000000\.00 GB needed"):
+        catalogue.download(PROTEINS, base_url=publisher.url, progress=False)
+    assert publisher.requests == []
+
+
+def test_the_published_addresses_are_those_of_fair_esm() -> None:
+    assert {known.address for known in known_encoders().values()} == {"https://dl.fbaipublicfiles.com/fair-esm/models"}
 
 
 # From the publisher to a model that loads, on files of the published form, narrow

@@ -92,6 +92,28 @@ def test_the_encoder_equals_torchs_own_layers(small: Callable[..., Encoder], cha
     torch.testing.assert_close(encoder(vectors, keep), plain(encoder, vectors, keep), rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize("changes", GRID, ids=lambda changes: "-".join(map(str, changes.values())))
+def test_hidden_states_are_the_outputs_of_torchs_own_layers(
+    small: Callable[..., Encoder], changes: dict[str, Any]
+) -> None:
+    encoder = small(**changes).double()
+    projected = encoder.project(torch.randn(5, 11, 8, dtype=torch.float64))
+    keep = torch.arange(11) < torch.tensor([11, 7, 2, 10, 5])[:, None]
+    placed = projected
+    if encoder.config.positions == "sinusoidal":
+        placed = projected + sinusoidal_positions(11, encoder.config.dim)
+    expected = torchs_own(encoder)(placed, src_key_padding_mask=~keep)
+    torch.testing.assert_close(encoder.hidden_states(projected, keep)[keep], expected[keep], rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("norm", ["post", "pre"])
+def test_a_cell_is_read_from_the_hidden_state_of_its_first_token(small: Callable[..., Encoder], norm: str) -> None:
+    encoder = small(norm=norm)
+    projected = encoder.project(torch.randn(3, 9, 8))
+    read = F.normalize(encoder.decoder(encoder.hidden_states(projected)[:, 0]), dim=1)
+    torch.testing.assert_close(encoder.encode(projected), read, rtol=0, atol=1e-6)
+
+
 @pytest.mark.parametrize("readout", ["cls", "cls+mean"])
 def test_what_stands_in_padding_never_shows(small: Callable[..., Encoder], readout: str) -> None:
     encoder = small(readout=readout)

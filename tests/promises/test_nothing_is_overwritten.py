@@ -89,7 +89,7 @@ def test_a_file_that_changes_while_running_is_noticed(
 
     prints = iter("ab")
     monkeypatch.setattr(Counts, "fingerprint", lambda _self: next(prints))
-    with pytest.raises(InputError, match="changed while it was being embedded"):
+    with pytest.raises(InputError, match="changed while it was being read"):
         run(source, tmp_path / "out.h5ad", tiny_model)
     assert not (tmp_path / "out.h5ad").exists()
 

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from uce.cli.parsers import Commands, add_command
+from uce.cli.parsers import Commands, add_command, add_computing, add_source
 
 if TYPE_CHECKING:
     from uce.embedding import Outcome
@@ -20,45 +20,15 @@ def add_commands(commands: Commands) -> None:
     _add_demo(commands)
 
 
-def _whole_or_auto(text: str) -> int | str:
-    if text == "auto":
-        return text
-    if text.isdigit() and int(text) > 0:
-        return int(text)
-    raise argparse.ArgumentTypeError(f"{text!r} is neither auto nor a whole number above 0")
-
-
-def _add_source(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--model", default="uce-mini", help="model folder, or name of an installed one (uce-mini)")
-    parser.add_argument("--species", help="such as human or mus_musculus; may be left out where the names are clear")
-    parser.add_argument("--species-key", metavar="COLUMN", help="obs column with the species of every cell")
-    parser.add_argument("--gene-column", metavar="COLUMN", help="var column with gene ids or symbols (the best one)")
-    parser.add_argument(
-        "--min-coverage", type=float, default=0.5, metavar="SHARE", help="of the counts, in known genes (0.5)"
-    )
-    parser.add_argument("--layer", help="layer with the counts, or X, or raw (found if left out)")
-    parser.add_argument("--use-raw", action="store_true", help="take the counts from .raw")
-    parser.add_argument("--genome", help="which genome of a 10x file that holds several")
-    parser.add_argument(
-        "--counts-policy",
-        choices=["strict", "round", "invert", "as-is"],
-        default="invert",
-        help="values that are not whole: refuse, round, undo an exact log1p (default), or take as they are",
-    )
-
-
 def _add_embed(commands: Commands) -> None:
     parser = add_command(
         commands, "embed", "write the cell vectors of a file", example="embed pbmc.h5ad --species human --umap pbmc.png"
     )
     parser.add_argument("input", help=".h5ad, AnnData .zarr, 10x .h5 or 10x matrix folder with raw counts")
     parser.add_argument("-o", "--output", help="result file (INPUT.uce.h5ad in the current folder)")
-    _add_source(parser)
+    add_source(parser)
     parser.add_argument("--key-added", default="X_uce", help="name of the result in obsm (X_uce)")
-    parser.add_argument("--batch-size", type=_whole_or_auto, default="auto", help="cells per batch (auto)")
-    parser.add_argument("--precision", choices=["auto", "fp32", "bf16"], default="auto", help="auto is fp32")
-    parser.add_argument("--device", choices=["auto", "cpu", "cuda", "mps"], default="auto", help="(auto)")
-    parser.add_argument("--seed", type=int, default=0, help="of the draw of genes (0)")
+    add_computing(parser)
     parser.add_argument("--replicates", type=int, default=1, help="draws per cell whose vectors are averaged (1)")
     parser.add_argument("--num-workers", type=int, default=1, help="0 reads in line, 1 reads ahead (1)")
     parser.add_argument(
@@ -148,7 +118,7 @@ def _add_check(commands: Commands) -> None:
         commands, "check", "say whether a file can be embedded, before any work", example="check pbmc.h5ad --json"
     )
     parser.add_argument("input", help="the file or folder with the cells")
-    _add_source(parser)
+    add_source(parser)
     parser.add_argument("--json", action="store_true", help="print the verdict as JSON")
     parser.set_defaults(run=_run_check)
 

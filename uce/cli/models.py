@@ -100,10 +100,10 @@ def _add_download(actions: Commands) -> None:
     parser = add_command(
         actions,
         "download",
-        "fetch the published files of a registered model and import them",
+        "fetch the published files of a registered model and import them, or the weights of a published ESM2",
         example="models download uce-4l",
     )
-    parser.add_argument("name", help="uce-4l or uce-33l")
+    parser.add_argument("name", help="uce-4l, uce-33l, or an ESM2 for `uce species add` such as esm2_t33_650M_UR50D")
     parser.set_defaults(run=_run_download)
 
 

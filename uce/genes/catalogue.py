@@ -3,11 +3,15 @@
 import csv
 import re
 from dataclasses import dataclass
+from difflib import get_close_matches
 from functools import cache
 from importlib.resources import files
 
 from uce.errors import UsageError
-from uce.files import nearest, printable
+from uce.files import nearest, printable, user_folder
+
+_LATIN = re.compile(r"[a-z]{3,}(_[a-z]{2,}){1,2}")
+_SLIP = 0.85  # likeness of two names of which one is the other, mistyped: gallus_galus
 
 
 @dataclass(frozen=True)
@@ -83,11 +87,11 @@ def species_label(species: str) -> str:
     return f"{catalogue()[species].label} ({species})" if species in catalogue() else species
 
 
-def canonical_species(name: str) -> str:
+def canonical_species(name: str, *, new: bool = False) -> str:
     """Latin name of the species called `name`: Latin or common name in any case, or the taxonomy id.
 
-    A name like "genus_species" that the catalogue does not know is taken as it is, since gene tables of other species
-    may be added by the user.
+    A name like "genus_species" that the catalogue does not know is taken as it is where a table of the user has it or
+    where it is `new`; else if it is not nearly a known one, which would be a slip of the pen.
 
     Raises
     ------
@@ -97,9 +101,13 @@ def canonical_species(name: str) -> str:
     if found := find_species(name):
         return found
     plain = _plain(name)
-    close = nearest(plain, sorted(_names()))
-    if re.fullmatch(r"[a-z]{3,}(_[a-z]{2,}){1,2}", plain) and not close:
+    known = sorted(_names())
+    if _LATIN.fullmatch(plain) and (new or _has_table(plain) or not get_close_matches(plain, known, cutoff=_SLIP)):
         return plain
     ways = "Give a Latin name (homo_sapiens), a common one (human) or a taxonomy id."
-    msg = f"species {printable(name)!r} is not known.{close} {ways}"
+    msg = f"species {printable(name)!r} is not known.{nearest(plain, known)} {ways}"
     raise UsageError(msg)
+
+
+def _has_table(species: str) -> bool:
+    return any((user_folder() / "genes").glob(f"*/{species}.h5ad"))

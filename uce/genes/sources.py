@@ -16,7 +16,7 @@ import re
 import struct
 import warnings
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -281,3 +281,18 @@ def read_vectors(path: Path) -> dict[str, Any]:
         msg = f"{path}: not one vector per symbol, all of one width. Give the published file."
         raise ModelError(msg)
     return vectors
+
+
+def published_chromosome_vectors(
+    taxon: int, chromosomes: Collection[str], species_label: str, width: int
+) -> dict[str, NDArray[np.float32]]:
+    """Chromosome -> (width,) vector of a new species, drawn by the published recipe so that all people have the same.
+
+    One draw by torch's generator on the CPU, seeded with the NCBI taxonomy id, rows in the order of the sorted texts
+    "species_chromosome": give all chromosomes of the species' genes. As torch 2.13 draws them; others may differ.
+    """
+    import torch
+
+    names = sorted(set(chromosomes), key=lambda name: f"{species_label}_{name}")
+    drawn = torch.normal(0.0, 1.0, size=(len(names), width), generator=torch.Generator().manual_seed(taxon))
+    return dict(zip(names, drawn.numpy(), strict=True))

@@ -276,7 +276,7 @@ def _read_parts(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
             named = {str(name): np.float32(row) for name, row in zip(own["names"], own["vectors"], strict=True)}
     except ModelError:  # it is a ValueError too, and has said what is wrong
         raise
-    except (OSError, KeyError, ValueError, TypeError, AttributeError) as error:
+    except Exception as error:  # whatever anndata raises on a damaged file, with classes of its own among it
         msg = f"{path}: cannot be read as a gene table ({printable(str(error), limit=120)}). Copy or build it again."
         raise ModelError(msg) from error
     columns = {name: _column(frame[column]) for name, column in _OBS.items() if column in frame}

@@ -1,4 +1,6 @@
-"""The models there are, and fetching those that are published. The only module that speaks to the network.
+"""The models there are, and fetching those that are published, of cells and of proteins.
+
+The only module that speaks to the network.
 
 A download keeps what has arrived in `NAME.part` and goes on from there, so a cut connection or a killed process costs
 nothing. What was published about a file (length, SHA-256 of its two ends) is checked at once; its complete SHA-256 is
@@ -25,6 +27,7 @@ from urllib.parse import urlsplit
 from uce import __version__
 from uce.errors import ModelError, StorageError
 from uce.files import check_writable, nearest, printable, sha256_file, shorten, user_folder, write_json
+from uce.genes.proteins.weights import KnownEncoder, known_encoders, weights_folder
 from uce.locks import lock
 from uce.model.archives import unpack
 from uce.model.registry import KnownModel, RegisteredModel, RemoteFile, list_models, registered_models, registry
@@ -40,24 +43,25 @@ __all__ = ["KnownModel", "download", "fetch", "list_models", "registered_models"
 
 
 def download(name: str, *, base_url: str | None = None, progress: bool = True) -> Path:
-    """Fetch a published model, check it and make a model folder of it.
+    """Fetch a published model, check it and make a model folder of it; or fetch the weights of a published ESM2.
 
-    Files go to `downloads/NAME` in the user's folder, the model to `models/NAME`, gene tables to `genes/`. What is
-    there already is checked and used. Two processes may ask at once: the second waits and finds the model installed.
+    Files go to `downloads/NAME` in the user's folder, the model to `models/NAME`, gene tables to `genes/`; an ESM2 goes
+    to `esm2/NAME.pt`. What is there already is checked and used. Two processes may ask at once: the second waits and
+    finds the model installed.
 
     Parameters
     ----------
     name
-        A name in `registered_models`.
+        A name in `registered_models` or in `known_encoders`.
     base_url
-        Another address with the same files at `base_url/ID`, for a mirror.
+        Another address with the same files at `base_url/ID` (`base_url/NAME.pt` for an ESM2), for a mirror.
     progress
         Show a bar per file, where the error stream is a terminal.
 
     Returns
     -------
     Path
-        The model folder.
+        The model folder, or the weights file of an ESM2.
 
     Raises
     ------
@@ -66,9 +70,12 @@ def download(name: str, *, base_url: str | None = None, progress: bool = True) -
     StorageError
         There is not enough space, or the user's folder cannot be written.
     """
+    if name in known_encoders():
+        return _download_encoder(known_encoders()[name], base_url=base_url, progress=progress)
     if name not in registry():
-        known = list(registry())
-        msg = f"{printable(name)}: not a published model.{nearest(name, known)} Known: {shorten(known)}."
+        known = [*registry(), *known_encoders()]
+        listed = shorten(known, limit=len(known))
+        msg = f"{printable(name)}: not a published model.{nearest(name, known)} Known: {listed}."
         raise ModelError(msg)
     model = registry()[name]
     installed = user_folder() / "models" / name
@@ -83,6 +90,19 @@ def download(name: str, *, base_url: str | None = None, progress: bool = True) -
         for file in model.files:
             _obtain(file, f"{base_url or model.address}/{file.id}", folder, progress=progress)
         return _install(model, folder)
+
+
+def _download_encoder(encoder: KnownEncoder, *, base_url: str | None, progress: bool) -> Path:
+    """Have the weights of an ESM2 in the user's folder. Their publisher states no length and no hash."""
+    file = RemoteFile(f"{encoder.name}.pt", id=0, size=None, about=encoder.about, ends_sha256=None)
+    folder = weights_folder()
+    path = folder / file.name
+    _make_folder(folder)
+    with lock(folder / ".lock"):
+        arrived = next((found.stat().st_size for found in (path, _part(path)) if found.exists()), 0)
+        check_writable(folder, needed_bytes=0 if path.exists() else max(0, file.about - arrived))
+        _obtain(file, f"{base_url or encoder.address}/{file.name}", folder, progress=progress)
+    return path
 
 
 def _make_folder(folder: Path) -> None:

@@ -156,6 +156,29 @@ class Encoder(nn.Module):
         ModelError
             The sentences are longer than the table of positions.
         """
+        # Only CLS is read, so the last block computes nothing for the other tokens but their keys and values.
+        cls = self.hidden_states(projected, keep, key_bias=key_bias, queries=1).squeeze(1)  # (B, D)
+        with torch.autocast(projected.device.type, enabled=False):
+            # The decoder and the last division stay out of mixed precision: there it costs 0.2 % of the length.
+            weight = next(self.decoder.parameters())
+            decoded: Tensor = self.decoder(cls.to(weight.dtype))
+            if self.config.readout == "cls+mean":
+                decoded = decoded + self.mean_map(self.mean_token(projected, keep).to(weight.dtype))
+            return F.normalize(decoded.to(torch.promote_types(decoded.dtype, torch.float32)), dim=1)
+
+    def hidden_states(
+        self,
+        projected: Tensor,
+        keep: Tensor | None = None,
+        *,
+        key_bias: Tensor | None = None,
+        queries: int | None = None,
+    ) -> Tensor:
+        """The last block's outputs, (B, L, D), or (B, queries, D) for the first `queries` tokens only.
+
+        These are the tokens in the context of their sentence. Arguments and errors are those of `encode`, which reads
+        the first of them alone.
+        """
         length = projected.shape[1]
         if length > self.config.max_tokens:
             msg = (
@@ -170,15 +193,8 @@ class Encoder(nn.Module):
         *most, last = self.blocks
         for block in most:
             x = block(x, mask)
-        # Only CLS is read, so the last block computes nothing for the other tokens but their keys and values.
-        cls = self.final_norm(last(x, mask, queries=1)).squeeze(1)  # (B, D)
-        with torch.autocast(projected.device.type, enabled=False):
-            # The decoder and the last division stay out of mixed precision: there it costs 0.2 % of the length.
-            weight = next(self.decoder.parameters())
-            decoded: Tensor = self.decoder(cls.to(weight.dtype))
-            if self.config.readout == "cls+mean":
-                decoded = decoded + self.mean_map(self.mean_token(projected, keep).to(weight.dtype))
-            return F.normalize(decoded.to(torch.promote_types(decoded.dtype, torch.float32)), dim=1)
+        states: Tensor = self.final_norm(last(x, mask, queries=queries))
+        return states
 
     def mean_token(self, projected: Tensor, keep: Tensor | None = None) -> Tensor:
         """Mean of the kept tokens behind CLS, without the factor sqrt(D): (B, L, D) and (B, L) to (B, D)."""

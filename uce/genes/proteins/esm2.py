@@ -4,26 +4,30 @@ The weights are read here and not by fair-esm's own loader, which unpickles what
 demands a second file that is not needed and picks the architecture by file name.
 """
 
-import warnings
-from argparse import Namespace
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from uce.devices import ProteinPrecision, arithmetic, pick_device, pick_protein_precision
 from uce.errors import InputError, ModelError
 from uce.files import printable, sha256_file
-from uce.genes.sources import read_tensors
+from uce.genes.proteins.weights import Architecture, encoder_name, read_weights, recorded_sha256
+from uce.progress import say
 
 if TYPE_CHECKING:
     import torch
 
+LongProteins = Literal["truncate", "window"]
+
 MAX_RESIDUES = 1022  # with BOS and EOS the 1,024 tokens ESM2 was trained on
 OVERLAP = 512
-_LARGEST = {"encoder_layers": 200, "encoder_embed_dim": 20_480, "encoder_attention_heads": 200}
+LETTERS = "LAGVSERTIDPKQNFYMHWCXBUZO"
 
 
 @dataclass(frozen=True)
@@ -38,15 +42,26 @@ class ProteinEncoder:
     layers: int
     dim: int
     """Width of the vectors."""
+    precision: ProteinPrecision
+    """Of the matrix products; float32 outside them."""
     tokens: NDArray[np.int64]
     """(128,) token of each ASCII letter, -1 where ESM2 has none."""
     bos: int
     eos: int
     padding: int
 
+    @property
+    def device(self) -> "torch.device":
+        """Where it computes."""
+        return next(self.module.parameters()).device
 
-def load_esm2(path: str | Path, *, name: str | None = None, device: str = "cpu") -> ProteinEncoder:
+
+def load_esm2(
+    path: str | Path, *, name: str | None = None, device: str = "cpu", precision: str = "fp32"
+) -> ProteinEncoder:
     """Load an ESM2 weights file of the form fair-esm publishes. Runs no code from the file.
+
+    Tensors go from the mapped file to their place one at a time, so loading needs no more memory than the model.
 
     Parameters
     ----------
@@ -54,66 +69,89 @@ def load_esm2(path: str | Path, *, name: str | None = None, device: str = "cpu")
         The weights, `esm2_t33_650M_UR50D.pt`; no contact-regression file is needed.
     name
         Name of the encoder in gene tables; the file's stem where not given.
+    device
+        `auto`, `cpu`, `cuda` or `mps`, see `pick_device`.
+    precision
+        `auto`, `fp32`, `bf16` or `fp16`, see `pick_protein_precision`. Only the matrices take it: embedding, norms and
+        rotary frequencies stay float32 (positions beyond 256 are no bf16 numbers).
 
     Raises
     ------
     ModelError
-        The file is missing, damaged, not an ESM2, or asks for anything but tensors and settings.
+        The file is missing, damaged, changed since its download, not an ESM2, or asks for anything but tensors and
+        settings; or the device has too little memory for it.
+    UsageError
+        The device or precision is not to be had.
     """
-    import torch
-    from esm.pretrained import load_model_and_alphabet_core
-
     path = Path(path)
-    if not path.is_file():
-        msg = f"{path}: no such file; ESM2 weights of fair-esm (.pt) are expected there."
+    name = encoder_name(path, name)
+    place = pick_device(device)
+    kind = pick_protein_precision(precision, place)
+    data, architecture = read_weights(path)
+    found, recorded = sha256_file(path), recorded_sha256(path)
+    if recorded not in (None, found):
+        msg = (
+            f"{path}: changed since its download (SHA-256 {found[:12]}, not {recorded[:12]}). Delete it, fetch it anew."
+        )
         raise ModelError(msg)
-    with torch.serialization.safe_globals([Namespace]):  # the settings travel as one; it holds plain values only
-        data = read_tensors(path)
-    layers, dim = _check(data, path)
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="Regression weights not found")  # contacts are not used
-            module, alphabet = load_model_and_alphabet_core("esm2", data, None)
-    except (RuntimeError, AttributeError, TypeError, ValueError) as error:
-        reason = printable(" ".join(str(error).split()), limit=200)
-        msg = f"{path}: the tensors do not fit an ESM2 of {layers} layers, {dim} wide ({reason}). Get the file again."
-        raise ModelError(msg) from error
+    module = _module(data, path, architecture, place, kind)
     tokens = np.full(128, -1, dtype=np.int64)
-    for letter in "LAGVSERTIDPKQNFYMHWCXBUZO":
-        tokens[ord(letter)] = alphabet.tok_to_idx[letter]
+    for letter in LETTERS:
+        tokens[ord(letter)] = module.alphabet.tok_to_idx[letter]
     return ProteinEncoder(
-        name=name or path.stem,
-        sha256=sha256_file(path),
-        module=module.eval().requires_grad_(False).to(torch.device(device)),
-        layers=layers,
-        dim=dim,
+        name=name,
+        sha256=found,
+        module=module,
+        layers=architecture.layers,
+        dim=architecture.dim,
+        precision=kind,
         tokens=tokens,
-        bos=alphabet.cls_idx,
-        eos=alphabet.eos_idx,
-        padding=alphabet.padding_idx,
+        bos=module.cls_idx,
+        eos=module.eos_idx,
+        padding=module.padding_idx,
     )
 
 
-def _check(data: Any, path: Path) -> tuple[int, int]:
-    """Layers and width, after comparing the settings with the tensors: nothing large is built from settings alone."""
-    config = data.get("cfg") if isinstance(data, dict) else None
-    settings = config.get("model") if isinstance(config, dict) else None
-    tensors = data.get("model") if isinstance(data, dict) else None
-    if not isinstance(settings, Namespace) or not isinstance(tensors, dict):
-        msg = f"{path}: not ESM2 weights in fair-esm's form (a dict with 'cfg' and 'model'). Give one of its esm2_*.pt."
-        raise ModelError(msg)
-    values = {key: getattr(settings, key, None) for key in _LARGEST}
-    for key, value in values.items():
-        if type(value) is not int or not 1 <= value <= _LARGEST[key]:
-            msg = f"{path}: {key} is {printable(repr(value))}; a whole number from 1 to {_LARGEST[key]} is needed."
-            raise ModelError(msg)
-    layers, dim = settings.encoder_layers, settings.encoder_embed_dim
-    shape = tuple(getattr(tensors.get("encoder.sentence_encoder.embed_tokens.weight"), "shape", ()))
-    last = f"encoder.sentence_encoder.layers.{layers - 1}.fc1.weight"
-    if len(shape) != 2 or shape[1] != dim or last not in tensors or dim % settings.encoder_attention_heads:
-        msg = f"{path}: settings say {layers} layers, {dim} wide; the tensors differ. Get the file again."
-        raise ModelError(msg)
-    return layers, dim
+def _module(
+    data: Any, path: Path, architecture: Architecture, device: "torch.device", precision: ProteinPrecision
+) -> Any:
+    """fair-esm's own module with the weights in place, without the parts that predict contacts and letters."""
+    import torch
+    from esm.model.esm2 import ESM2
+
+    layers, dim = architecture.layers, architecture.dim
+    reduced = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+    try:
+        with torch.device("meta"):  # sizes alone: the weights come from the file
+            dropout = data["cfg"]["model"].token_dropout
+            module = ESM2(layers, dim, architecture.heads, token_dropout=dropout)
+        del module.contact_head
+        linear = {name for name, part in module.named_modules() if isinstance(part, torch.nn.Linear)}
+        own = {re.sub(r"^encoder\.(sentence_encoder\.)?", "", key): tensor for key, tensor in data["model"].items()}
+        state = {
+            key: tensor.to(device, reduced if key.rpartition(".")[0] in linear else torch.float32)
+            for key, tensor in own.items()
+            if not key.startswith("contact_head.")
+        }
+        module.load_state_dict(state, assign=True)
+    except (RuntimeError, AttributeError, TypeError, ValueError, MemoryError) as error:
+        if _out_of_memory(error):
+            msg = (
+                f"{path}: too large for the memory of {device}. Use --precision bf16, a smaller ESM2, or --device cpu."
+            )
+            raise ModelError(msg) from error
+        reason = printable(" ".join(str(error).split()), limit=200)
+        msg = f"{path}: the tensors do not fit an ESM2 of {layers} layers, {dim} wide ({reason}). Get the file again."
+        raise ModelError(msg) from error
+    module.lm_head = torch.nn.Identity()  # it guesses letters, which nobody asks for here
+    return module.eval().requires_grad_(False)
+
+
+def _out_of_memory(error: BaseException) -> bool:
+    import torch
+
+    text = str(error).lower()
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "out of memory" in text or "allocate mem" in text
 
 
 def embed_sequences(
@@ -121,7 +159,7 @@ def embed_sequences(
     sequences: Sequence[str],
     *,
     batch_tokens: int = 4096,
-    long_proteins: Literal["truncate", "window"] = "truncate",
+    long_proteins: LongProteins = "truncate",
 ) -> NDArray[np.float32]:
     """Mean over residues of ESM2's last layer, without BOS and EOS, in the order given.
 
@@ -131,6 +169,7 @@ def embed_sequences(
         Clean residues (see `sequences.clean_residues`), none empty.
     batch_tokens
         Most tokens in a batch, padding included; a longer protein goes alone. Changes speed and memory, not results.
+        A batch that does not fit the device's memory is halved.
     long_proteins
         Beyond 1,022 residues: read the first 1,022 (as published), or windows of 1,022 that overlap by 512, averaged by
         their number of residues.
@@ -144,23 +183,27 @@ def embed_sequences(
     ------
     InputError
         A sequence is empty or has a letter ESM2 has no token for.
+    ModelError
+        One protein alone does not fit the device's memory, or a vector is not finite.
     """
-    pieces = [_tokens(encoder, piece) for text in sequences for piece in _pieces(text, long_proteins)]
-    owners = np.repeat(np.arange(len(sequences)), [len(_pieces(text, long_proteins)) for text in sequences])
+    cuts = [piece_spans(len(text), long_proteins) for text in sequences]
+    pieces = [_tokens(encoder, text[a:b]) for text, spans in zip(sequences, cuts, strict=True) for a, b in spans]
+    owners = np.repeat(np.arange(len(sequences)), [len(spans) for spans in cuts])
     lengths = np.array([len(piece) for piece in pieces], dtype=np.int64)
     sums = np.zeros((len(sequences), encoder.dim))
     for batch in token_batches(lengths + 2, batch_tokens=batch_tokens):
-        means = _embed_batch(encoder, [pieces[index] for index in batch])
+        means = _embed_within_memory(encoder, [pieces[index] for index in batch])
         np.add.at(sums, owners[batch], means * lengths[batch, None])
     totals = np.bincount(owners, weights=lengths, minlength=len(sequences))
     return (sums / totals[:, None]).astype(np.float32)
 
 
-def _pieces(text: str, long_proteins: str) -> list[str]:
-    if long_proteins == "truncate" or len(text) <= MAX_RESIDUES:
-        return [text[:MAX_RESIDUES]]
+def piece_spans(length: int, long_proteins: LongProteins) -> list[tuple[int, int]]:
+    """First and behind-last residue of the pieces in which a protein of this length is read."""
+    if long_proteins == "truncate" or length <= MAX_RESIDUES:
+        return [(0, min(length, MAX_RESIDUES))]
     step = MAX_RESIDUES - OVERLAP
-    return [text[start : start + MAX_RESIDUES] for start in range(0, len(text) - OVERLAP, step)]
+    return [(start, min(start + MAX_RESIDUES, length)) for start in range(0, length - OVERLAP, step)]
 
 
 def _tokens(encoder: ProteinEncoder, text: str) -> NDArray[np.int64]:
@@ -184,6 +227,45 @@ def token_batches(lengths: NDArray[np.int64], *, batch_tokens: int) -> list[NDAr
     return batches
 
 
+def _embed_within_memory(encoder: ProteinEncoder, pieces: Sequence[NDArray[np.int64]]) -> NDArray[np.float64]:
+    """`_embed_batch`, in halves where the whole does not fit the device's memory."""
+    try:
+        means = _embed_batch(encoder, pieces)
+    except (RuntimeError, MemoryError) as error:
+        if not _out_of_memory(error):
+            raise
+        if len(pieces) == 1:
+            way = "--precision bf16 or --device cpu" if encoder.device.type != "cpu" else "a smaller ESM2"
+            msg = (
+                f"a protein of {len(pieces[0]):,} residues alone is too much for {encoder.device}'s memory. Use {way}."
+            )
+            raise ModelError(msg) from error
+    else:
+        if not np.isfinite(means).all():
+            msg = f"{encoder.name} in {encoder.precision}: a vector is not finite. Use --precision bf16 or fp32."
+            raise ModelError(msg)
+        return means
+    # Outside the handler, where the error no longer keeps the failed batch's tensors alive.
+    _release_memory(encoder.device)
+    half = len(pieces) // 2
+    return np.concatenate([_embed_within_memory(encoder, part) for part in (pieces[:half], pieces[half:])])
+
+
+def _release_memory(device: "torch.device") -> None:
+    import torch
+
+    _say_once(
+        f"The memory of {device} is too small for such batches; they are halved. A lower --batch-tokens avoids it."
+    )
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+
+
+@cache
+def _say_once(text: str) -> None:
+    say(text)
+
+
 def _embed_batch(encoder: ProteinEncoder, pieces: Sequence[NDArray[np.int64]]) -> NDArray[np.float64]:
     """(pieces, dim) means over the residues of each piece."""
     import torch
@@ -194,8 +276,8 @@ def _embed_batch(encoder: ProteinEncoder, pieces: Sequence[NDArray[np.int64]]) -
     for row, piece in enumerate(pieces):
         tokens[row, 1 : len(piece) + 1] = piece
         tokens[row, len(piece) + 1] = encoder.eos
-    device = next(encoder.module.parameters()).device
-    with torch.inference_mode():
+    device = encoder.device
+    with torch.inference_mode(), arithmetic(device, encoder.precision):
         answer = encoder.module(torch.from_numpy(tokens).to(device), repr_layers=[encoder.layers])
     hidden = answer["representations"][encoder.layers].float().cpu().numpy()  # (pieces, longest + 2, dim)
     return np.stack(

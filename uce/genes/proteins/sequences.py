@@ -1,99 +1,144 @@
-"""Proteome files: a FASTA becomes clean proteins, each with its gene; a GTF or GFF3 gives genes their places.
+"""Proteome files: a FASTA becomes clean proteins, each with its gene; an annotation gives the genes their places."""
 
-Headers of Ensembl, GENCODE, UniProt, NCBI RefSeq and `>SYMBOL|GENE|ACCESSION|LIST` are told apart record by record.
-"""
-
-import gzip
 import re
-import zlib
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Generator, Iterator
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
-from urllib.parse import unquote
 
 from uce.errors import InputError
 from uce.files import printable
+from uce.genes.annotation import Annotation
+from uce.genes.catalogue import catalogue, find_species
+from uce.genes.gene import Gene
+from uce.genes.lines import read_lines
+from uce.genes.overlap import check_overlap
+from uce.genes.proteins.gene_map import GeneMap, in_map, mapped, read_gene_map, renamed
+from uce.genes.proteins.headers import Protein, read_assembly, read_header, read_organism
 from uce.genes.tables import UNPLACED
+
+__all__ = ["RESIDUES", "Protein", "Proteome", "clean_residues", "place_proteins", "read_gene_map", "read_proteome"]
 
 RESIDUES = frozenset("LAGVSERTIDPKQNFYMHWCXBUZO")  # those ESM2 has a token for
 _NUCLEOTIDES = frozenset("ACGTUN")
 
 
 @dataclass(frozen=True)
-class Protein:
-    """One protein of a proteome file."""
-
-    id: str
-    gene: str
-    """Stable gene id without version; "" where the header names none."""
-    symbol: str
-    """Gene symbol; "" where the header names none."""
-    sequence: str
-    """Upper case, only letters of `RESIDUES`, never empty."""
-    chromosome: str = UNPLACED
-    start: int = 0
-    """First base of the gene, 1-based; 0 where unplaced."""
-
-
-@dataclass(frozen=True)
 class Proteome:
-    """The usable proteins of a file in its order, and how many were left out for which reason."""
+    """The usable proteins of a file.
+
+    Attributes
+    ----------
+    proteins
+        In the order of the file.
+    dropped
+        Reason -> how many were left out.
+    taxon
+        NCBI taxonomy id that most headers name (by number, or by an organism of the catalogue), None without.
+    assembly
+        What most headers name ("GRCz11"), "" without.
+    file
+        Where they are from.
+    """
 
     proteins: tuple[Protein, ...]
     dropped: dict[str, int]
+    taxon: int | None = None
+    assembly: str = ""
+    file: str = ""
 
 
-def read_proteome(path: str | Path) -> Proteome:
+def read_proteome(path: str | Path, *, gene_map: GeneMap | None = None) -> Proteome:
     """Read a FASTA file of proteins, plain or gzip.
 
     Residues are made upper case, a final `*` and gaps are removed, `J` becomes `X`. Proteins with an inner stop (as in
-    the published recipe of SATURN and UCE), empty ones, literal repetitions and those without a gene are left out and
-    counted.
+    the published recipe of SATURN and UCE), empty ones and literal repetitions are left out and counted. All biotypes
+    are kept, as published. Proteins whose header names no gene are kept, too: `place_proteins` may find it.
+
+    Parameters
+    ----------
+    gene_map
+        Protein id -> (gene id, symbol or ""), which win over the headers; see `read_gene_map`.
 
     Raises
     ------
     InputError
         Not a FASTA file, damaged, nucleotides instead of residues, a letter that is no residue, one id for two
-        different proteins, or no protein that names its gene.
+        different proteins, no usable protein, or a gene map that names none of them.
     """
-    path = Path(path)
+    with closing(_records(Path(path))) as records:
+        proteome = _collect(records, gene_map or {}, str(path))
+    if not proteome.proteins:
+        reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(proteome.dropped.items()))
+        msg = f"{path}: no usable protein ({reasons}). Give the complete FASTA file of the proteome."
+        raise InputError(msg)
+    if gene_map is not None and not any(in_map(protein.id, gene_map) for protein in proteome.proteins):
+        ours, theirs = printable(proteome.proteins[0].id), printable(next(iter(gene_map), "nothing"))
+        msg = f"{path}: the gene map names none of the proteins ({ours} here, {theirs} there). Give one with these ids."
+        raise InputError(msg)
+    return proteome
+
+
+def _collect(records: Iterator[tuple[str, str]], gene_map: GeneMap, file: str) -> Proteome:
     proteins: dict[str, Protein] = {}
-    dropped: Counter[str] = Counter()
-    letters: Counter[str] = Counter()
-    for number, (header, text) in enumerate(_records(path), start=1):
+    dropped, letters, organisms, assemblies = Counter[str](), Counter[str](), Counter[str](), Counter[str]()
+    for number, (header, text) in enumerate(records, start=1):
         letters.update(text.upper())
-        protein = read_header(header)
-        if problem := _foreign(text):
-            if _mostly_nucleotides(letters):
-                break
-            place = f"record {number} ({printable(protein.id)}), position {problem[1]}"
-            msg = f"{path}: {place}: {problem[0]!r} is not an amino acid. Correct the file or remove the record."
-            raise InputError(msg)
-        sequence = clean_residues(text)
-        protein = replace(protein, sequence=sequence)
+        if _foreign(text) and _mostly_nucleotides(letters):
+            break
+        protein = _protein(header, text, gene_map, f"{file}: record {number}")
+        organisms[read_organism(header)] += 1
+        assemblies[read_assembly(header)] += 1
         if reason := _unusable(protein):
             dropped[reason] += 1
-        elif proteins.setdefault(protein.id, protein) is not protein:
-            if proteins[protein.id] != protein:
+        elif (known := proteins.setdefault(protein.id, protein)) is not protein:
+            if known != protein:
                 name = printable(protein.id)
-                msg = f"{path}: record {number}: id {name} stands for two different proteins. Rename one."
+                msg = f"{file}: record {number}: id {name} stands for two different proteins. Rename one."
                 raise InputError(msg)
             dropped["repeated"] += 1
     if _mostly_nucleotides(letters):
-        msg = f"{path}: nucleotides (over 95 % A, C, G, T, N); proteins are needed, such as Ensembl's pep.all.fa.gz."
+        msg = f"{file}: nucleotides (over 95 % A, C, G, T, N); proteins are needed, such as Ensembl's pep.all.fa.gz."
         raise InputError(msg)
-    if not proteins:
-        reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(dropped.items()))
-        msg = f"{path}: no usable protein ({reasons}). Headers must name the gene, as Ensembl's and UniProt's do."
+    found = tuple(_join_symbols(list(proteins.values())))
+    return Proteome(found, dict(dropped), _taxon(_most(organisms)), _most(assemblies), file)
+
+
+def _protein(header: str, text: str, gene_map: GeneMap, place: str) -> Protein:
+    protein = mapped(read_header(header), gene_map)
+    if problem := _foreign(text):
+        where = f"{place} ({printable(protein.id)}), position {problem[1]}"
+        msg = f"{where}: {problem[0]!r} is not an amino acid. Correct the file or remove the record."
         raise InputError(msg)
-    return Proteome(tuple(_join_symbols(list(proteins.values()))), dict(dropped))
+    return replace(protein, sequence=clean_residues(text))
 
 
 def clean_residues(text: str) -> str:
     """`text` as ESM2 can read it: upper case, `J` as `X`, without gaps and final stops; inner stops stay as `*`."""
     return re.sub(r"[\s.-]", "", text).upper().rstrip("*").replace("J", "X")
+
+
+def _records(path: Path) -> Generator[tuple[str, str], None, None]:
+    """(header without `>`, joined lines) of every record."""
+    header: str | None = None
+    lines: list[str] = []
+    with closing(read_lines(path, "a FASTA file of proteins")) as text:
+        for line in text:
+            if line.startswith(">"):
+                if header is not None:
+                    yield header, "".join(lines)
+                header, lines = line[1:].strip(), []
+            elif header is not None:
+                lines.append(line.strip())
+            elif line.strip():
+                shown = printable(line.strip(), limit=20)
+                msg = f"{path}: starts with {shown!r}, not with '>'; a FASTA file is needed."
+                raise InputError(msg)
+    if header is None:
+        msg = f"{path}: no records; a FASTA file of proteins is needed."
+        raise InputError(msg)
+    yield header, "".join(lines)
 
 
 def _foreign(text: str) -> tuple[str, int] | None:
@@ -105,9 +150,7 @@ def _foreign(text: str) -> tuple[str, int] | None:
 def _unusable(protein: Protein) -> str:
     if not protein.sequence:
         return "empty"
-    if "*" in protein.sequence:
-        return "inner stop"
-    return "" if protein.gene or protein.symbol else "without a gene"
+    return "inner stop" if "*" in protein.sequence else ""
 
 
 def _mostly_nucleotides(letters: Counter[str]) -> bool:
@@ -129,136 +172,83 @@ def _join_symbols(proteins: list[Protein]) -> list[Protein]:
     ]
 
 
-# Reading
+def _most(counts: Counter[str]) -> str:
+    """What most records say, the first in the alphabet of equals; "" where none says anything."""
+    return min((word for word in counts if word), key=lambda word: (-counts[word], word), default="")
 
 
-@contextmanager
-def _text(path: Path, kind: str) -> Iterator[Iterator[str]]:
-    """The lines of a plain or gzip file; damage is an error that names the file."""
-    try:
-        with path.open("rb") as raw:
-            zipped = raw.read(2) == b"\x1f\x8b"
-        with (gzip.open if zipped else open)(path, "rt", encoding="utf-8", errors="replace") as stream:
-            yield stream
-    except FileNotFoundError as error:
-        msg = f"{path}: no such file; {kind} is expected there."
-        raise InputError(msg) from error
-    except (EOFError, zlib.error, OSError) as error:
-        msg = f"{path}: cannot be read to its end ({error}). It is damaged or not complete; get it again."
-        raise InputError(msg) from error
+def _taxon(organism: str) -> int | None:
+    if organism.isdecimal():
+        return int(organism)
+    species = find_species(organism)
+    return catalogue()[species].taxon if species else None
 
 
-def _records(path: Path) -> Iterator[tuple[str, str]]:
-    """(header without `>`, joined lines) of every record."""
-    header: str | None = None
-    lines: list[str] = []
-    with _text(path, "a FASTA file of proteins") as stream:
-        for line in stream:
-            if line.startswith(">"):
-                if header is not None:
-                    yield header, "".join(lines)
-                header, lines = line[1:].strip(), []
-            elif header is not None:
-                lines.append(line.strip())
-            elif line.strip():
-                msg = (
-                    f"{path}: starts with {printable(line.strip(), limit=20)!r}, not with '>'; a FASTA file is needed."
-                )
-                raise InputError(msg)
-    if header is None:
-        msg = f"{path}: no records; a FASTA file of proteins is needed."
-        raise InputError(msg)
-    yield header, "".join(lines)
+# Genes of proteins
 
 
-# Headers
+def place_proteins(proteome: Proteome, annotation: Annotation | None) -> tuple[Proteome, tuple[str, ...]]:
+    """Give proteins the ids, names and places of their genes in the annotation; leave out those without a gene.
 
-_UNIPROT = re.compile(r"(?:sp|tr)\|([A-Z0-9]+(?:-\d+)?)\|\S+")
-_REFSEQ_CDS = re.compile(r"\[(gene|protein_id|locus_tag)=([^\]]*)\]")
-_ENSEMBL_FIELD = re.compile(r"(?:^|\s)(gene|gene_symbol):(\S+)")
-_ENSEMBL_PLACE = re.compile(r"\s[a-z_]+:[^:\s]*:([^:\s]+):(\d+):\d+:-?[01](?=\s|$)")
-_VERSIONED = re.compile(r"(ENS[A-Z]*G\d{11})(?:\.\d+)?(?:_PAR_Y)?")
+    Genes are found by their id, else by one of their proteins, else by symbol or alias. Names of the annotation win
+    where it has them, and those of the header become aliases; its places win. Genes that it does not know stay as the
+    headers have them.
 
+    Parameters
+    ----------
+    annotation
+        None where there is none: then the headers must name the genes.
 
-def read_header(header: str) -> Protein:
-    """What a FASTA header (without `>`) says; the sequence is left empty.
-
-    Forms: Ensembl `ID pep PLACE gene:.. gene_symbol:..`, GENCODE's eight fields between bars, UniProt `sp|ACC|NAME ..
-    GN=..`, RefSeq `ID text [organism]` (no gene), RefSeq's translated coding regions `lcl|.. [gene=..]`, and
-    `SYMBOL|GENE|ACCESSION|LIST`.
-    """
-    first = header.split(maxsplit=1)[0] if header else ""
-    fields = first.split("|")
-    if found := _UNIPROT.match(header):
-        named = re.search(r"\sGN=(\S+)", header)
-        return Protein(found[1], "", named[1] if named else "", "")
-    if first.startswith("lcl|"):
-        facts: dict[str, str] = dict(_REFSEQ_CDS.findall(header))
-        return Protein(facts.get("protein_id", first), "", facts.get("gene", facts.get("locus_tag", "")), "")
-    if len(fields) == 8:
-        return Protein(fields[0], stable_id(fields[2]), fields[6].strip("-"), "")
-    if len(fields) == 4:
-        return Protein(fields[2] or fields[0], stable_id(fields[1]), fields[0], "")
-    facts = dict(_ENSEMBL_FIELD.findall(header.partition(" description:")[0]))
-    place = _ENSEMBL_PLACE.search(header)
-    chromosome, start = (place[1], int(place[2])) if place else (UNPLACED, 0)
-    return Protein(first, stable_id(facts.get("gene", "")), facts.get("gene_symbol", ""), "", chromosome, start)
-
-
-def stable_id(gene: str) -> str:
-    """A gene id without the version that vertebrate Ensembl ids carry; a PAR gene's copy on Y is that on X."""
-    found = _VERSIONED.fullmatch(gene)
-    return found[1] if found else gene
-
-
-# Positions
-
-_GTF_ATTRIBUTE = re.compile(r'(gene_id|gene_name)\s+"([^"]*)"')
-_GENE_TYPES = frozenset({"gene", "ncRNA_gene", "pseudogene"})
-
-
-def read_positions(path: str | Path) -> dict[str, tuple[str, int]]:
-    """Chromosome and first base (1-based) of every gene of a GTF or GFF3 file, under its id and its name.
-
-    Only rows of genes are read. Where a gene stands on several sequences, the one with the shortest name wins
-    (chromosomes before scaffolds and alternative loci), then the first in the alphabet.
+    Returns
+    -------
+    The proteins that have a gene (others counted in `dropped`), and notes for the user.
 
     Raises
     ------
     InputError
-        A row has not nine columns, or its coordinates are no range; no row describes a gene.
+        The annotation knows fewer than half of the genes; or no protein names its gene and there is no annotation.
     """
-    path = Path(path)
-    places: dict[str, tuple[str, int]] = {}
-    with _text(path, "a GTF or GFF3 file") as stream:
-        for number, line in enumerate(stream, start=1):
-            if line.startswith("##FASTA"):
-                break
-            if line.startswith("#") or not line.strip():
-                continue
-            row = line.rstrip("\r\n").split("\t")
-            if len(row) != 9 or not (row[3].isdecimal() and row[4].isdecimal() and 1 <= int(row[3]) <= int(row[4])):
-                msg = f"{path}: line {number} is no row of a GTF or GFF3 file ({printable(line.strip(), limit=40)})."
-                raise InputError(msg)
-            if row[2] in _GENE_TYPES:
-                place = (row[0], int(row[3]))
-                for name in _gene_names(row[8]):
-                    places[name] = min(places.get(name, place), place, key=place_order)
-    if not places:
-        msg = f"{path}: no row of type gene. Give the complete GTF or GFF3 file of the annotation."
+    notes: tuple[str, ...] = ()
+    proteins = list(proteome.proteins)
+    if annotation:
+        genes = _genes(proteins, annotation)
+        unknown = sorted(key for key, gene in genes.items() if gene is None)
+        named = any(protein.gene or protein.symbol for protein in proteins)
+        notes = check_overlap(
+            unknown,
+            len(genes),
+            what="genes" if named else "proteins",
+            file=proteome.file,
+            other=annotation.file,
+            examples=annotation.genes if named else annotation.proteins or annotation.genes,
+        )
+        proteins = [_placed(protein, genes[_key(protein)]) for protein in proteins]
+    usable = tuple(protein for protein in proteins if protein.gene or protein.symbol)
+    if not usable:
+        way = "Give the GFF3 or GTF of the same release, or a list of proteins and genes by --gene-map"
+        msg = f"{proteome.file}: no header names a gene (those of RefSeq's protein.faa never do). {way}."
         raise InputError(msg)
-    return places
+    dropped = {"without a gene": n} if (n := len(proteins) - len(usable)) else {}
+    return replace(proteome, proteins=usable, dropped={**proteome.dropped, **dropped}), notes
 
 
-def place_order(place: tuple[str, int]) -> tuple[int, str, int]:
-    """Sorts chromosomes before scaffolds and alternative loci, whose names are longer; unplaced last."""
-    return (10**6 if place[0] == UNPLACED else len(place[0]), *place)
+def _key(protein: Protein) -> str:
+    return protein.gene or protein.symbol or protein.id
 
 
-def _gene_names(attributes: str) -> set[str]:
-    found = dict(_GTF_ATTRIBUTE.findall(attributes))
-    if not found:
-        pairs = dict(part.strip().partition("=")[::2] for part in attributes.split(";") if "=" in part)
-        found = {key: unquote(pairs[key]) for key in ("ID", "Name", "gene") if key in pairs}
-        found["ID"] = re.sub(r"^gene[:-]", "", found.get("ID", ""))
-    return {stable_id(name) for name in found.values() if name}
+def _genes(proteins: list[Protein], annotation: Annotation) -> dict[str, Gene | None]:
+    """What the headers call a gene -> the gene of the annotation that it, or the first of its proteins, leads to."""
+    genes: dict[str, Gene | None] = {}
+    for protein in sorted(proteins, key=lambda protein: protein.id):
+        key = _key(protein)
+        if genes.get(key) is None:
+            names = (protein.gene, protein.id, protein.symbol)
+            genes[key] = next((found for name in names if (found := annotation.find(name))), None)
+    return genes
+
+
+def _placed(protein: Protein, gene: Gene | None) -> Protein:
+    if gene is None:
+        return protein
+    named = renamed(protein, gene.id, gene.symbol, gene.aliases)
+    return named if gene.chromosome == UNPLACED else replace(named, chromosome=gene.chromosome, start=gene.start)

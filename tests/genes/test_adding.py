@@ -1,0 +1,382 @@
+"""A species is added, from the user's side: files and options in, and a table that models read out, or one line."""
+
+import gzip
+import importlib.util
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import anndata
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from scipy import sparse
+
+import uce
+from uce.cells.sentences import SentenceRule
+from uce.cli.main import main
+from uce.errors import InputError, ModelError, OutputExistsError, UsageError
+from uce.genes.adding import add_species
+from uce.genes.proteins.esm2 import embed_sequences, load_esm2
+from uce.genes.requests import Making, Sources
+from uce.genes.tables import load_gene_table
+from uce.model.checkpoint import save_model
+from uce.model.encoder import Encoder, ModelConfig
+
+SCRIPT = Path(__file__).parents[2] / "scripts" / "random_esm2.py"
+SPECIES, TAXON = "lepus_europaeus", 9983
+GENES = 40
+
+
+def random_esm2(path: Path, seed: int, dim: int = 32) -> Path:
+    spec = importlib.util.spec_from_file_location("random_esm2", SCRIPT)
+    assert spec is not None
+    assert spec.loader is not None
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    torch.save(script.random_esm2(1, dim, 2, seed=seed), path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def esm2(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return random_esm2(tmp_path_factory.mktemp("weights") / "esm2_t1_toy.pt", seed=3)
+
+
+@pytest.fixture(scope="module")
+def symbols() -> list[str]:
+    """Symbols of human genes with a vector that says something, none of which is anything else in another case."""
+    human = load_gene_table("human")
+    good = human.symbols[(human.origins == "group") & (human.symbols != "")]
+    return np.random.default_rng(0).choice(good, GENES, replace=False).tolist()
+
+
+@pytest.fixture
+def files(tmp_path: Path, symbols: list[str]) -> dict[str, Path]:
+    """A proteome with two isoforms for every third gene, its GTF, and lists of orthologues."""
+    random = np.random.default_rng(1)
+    human = load_gene_table("human")
+    ids = dict(zip(human.symbols.tolist(), human.ids.tolist(), strict=True))
+    fasta, gtf, pairs = [], ["#!genome-build LepEur2.1"], ["gene,human_gene,weight"]
+    for number, symbol in enumerate(symbols):
+        gene = f"ENSLEUG{number:011d}"
+        place = f"{1 + number % 3}:{1000 * number + 1}:{1000 * number + 900}"
+        for isoform in range(1 + (number % 3 == 0)):
+            residues = "".join(random.choice(list("ACDEFGHIKLMNPQRSTVWY"), random.integers(20, 90)))
+            fasta.append(
+                f">ENSLEUP{number:010d}{isoform}.1 pep primary_assembly:LepEur2.1:{place}:1 gene:{gene}.1 "
+                f"transcript:ENSLEUT{number:010d}{isoform}.1 gene_symbol:{symbol} description:some protein\n{residues}"
+            )
+        facts = f'gene_id "{gene}"; gene_name "{symbol}"; gene_biotype "protein_coding";'
+        chromosome, start, end = place.split(":")
+        gtf.append("\t".join([chromosome, "ensembl", "gene", start, end, ".", "+", ".", facts]))
+        pairs.append(f"{gene},{ids[symbol]},{1 + number % 2}")
+    paths = {name: tmp_path / name for name in ("pep.fa", "genes.gtf", "orthologs.csv")}
+    for path, lines in zip(paths.values(), (fasta, gtf, pairs), strict=True):
+        path.write_text("\n".join(lines) + "\n")
+    return {name.split(".")[0]: path for name, path in paths.items()}
+
+
+@pytest.fixture
+def add(files: dict[str, Path], esm2: Path) -> Callable[..., Any]:
+    """Add from the proteome of `files`, quietly."""
+
+    def add(species: str = SPECIES, taxon: int | None = TAXON, encoder: str | Path = esm2, **options: Any) -> Any:
+        sources = options.pop("sources", Sources(fasta=files["pep"], annotation=files["genes"]))
+        return add_species(species, sources, taxon=taxon, encoder=str(encoder), quiet=True, **options)
+
+    return add
+
+
+def everything_in(home: Path) -> list[str]:
+    return sorted(str(path.relative_to(home)) for path in home.rglob("*") if path.is_file())
+
+
+def cells_of(symbols: list[str], n: int = 20) -> anndata.AnnData:
+    counts = np.random.default_rng(2).poisson(2.0, size=(n, len(symbols))).astype(np.float32)
+    return anndata.AnnData(sparse.csr_matrix(counts), var=pd.DataFrame(index=symbols))
+
+
+def test_proteins_become_a_table_that_is_found_by_the_name_of_the_species(
+    add: Callable[..., Any], esm2: Path, uce_home: Path, symbols: list[str], files: dict[str, Path]
+) -> None:
+    added = add()
+    folder = "genes/esm2_t1_toy"
+    assert everything_in(uce_home) == [f"{folder}/{SPECIES}.h5ad", f"{folder}/{SPECIES}.png"]
+    table = load_gene_table(SPECIES, encoder="esm2_t1_toy")
+    assert table.sha256 == added.table.sha256
+    assert sorted(table.symbols.tolist()) == sorted(symbols)
+    assert table.ids.tolist() == [f"ENSLEUG{number:011d}" for number in range(GENES)]
+    assert table.proteins.tolist() == [2 if number % 3 == 0 else 1 for number in range(GENES)]
+    assert table.chromosomes[:4].tolist() == ["1", "2", "3", "1"]
+    assert table.starts[:3].tolist() == [1, 1001, 2001]
+    assert set(table.origins) == {"protein"}
+    facts = table.metadata
+    assert (facts["taxon"], facts["assembly"], facts["isoforms"]) == (TAXON, "LepEur2.1", "mean")
+    assert facts["fasta"] == "pep.fa"
+    assert len(str(facts["fasta_sha256"])) == len(str(facts["encoder_sha256"])) == 64
+    assert facts["health"] == added.health.verdict
+    records = [text.split("\n")[1] for text in files["pep"].read_text().split(">")[1:]]
+    first = embed_sequences(load_esm2(esm2), records[:2]).mean(axis=0)
+    np.testing.assert_allclose(table.vectors[0], first, atol=1e-5)
+
+
+def test_cells_are_embedded_with_a_model_that_reads_the_kind_and_refused_by_others(
+    add: Callable[..., Any], symbols: list[str], tmp_path: Path, tiny_folder: Path
+) -> None:
+    add()
+    config = ModelConfig(layers=1, dim=16, heads=2, hidden=32, protein_dim=32, out_dim=8, decoder_dim=16)
+    torch.manual_seed(0)
+    folder = save_model(
+        tmp_path / "fits",
+        encoder=Encoder(config),
+        rule=SentenceRule(draws=32, max_tokens=96),
+        specials=np.random.default_rng(0).normal(size=(4, 32)).astype(np.float32),
+        gene_encoder="esm2_t1_toy",
+        gene_tables=[],
+        info={},
+    )
+    cells = cells_of(symbols)
+    uce.embed(cells, model=folder, species=SPECIES, quiet=True)
+    assert np.isfinite(cells.obsm["X_uce"]).all()
+    assert cells.uns["uce"]["X_uce"]["gene_vectors"] == "esm2_t1_toy"
+    with pytest.raises(
+        ModelError, match=r"with orthogroups-v1 vectors.*There is one with vectors of esm2_t1_toy.*noise"
+    ):
+        uce.embed(cells, model=tiny_folder, species=SPECIES, key_added="X", quiet=True)
+
+
+def test_a_killed_run_goes_on_to_the_same_table(
+    files: dict[str, Path], tmp_path: Path, uce_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wide = random_esm2(tmp_path / "esm2_t1_wide.pt", seed=3, dim=256)
+    many = tmp_path / "many.fa"
+    random = np.random.default_rng(5)
+    many.write_text(
+        "".join(
+            f">P{i} pep primary_assembly:A:1:{i + 1}:{i + 9}:1 gene:G{i} gene_symbol:S{i}\n"
+            f"{''.join(random.choice(list('ACDEFGHIKLMNPQRSTVWY'), 400))}\n"
+            for i in range(400)
+        )
+    )
+    command = [sys.executable, "-m", "uce", "species", "add", "--name", SPECIES, "--taxon", str(TAXON)]
+    command += ["--fasta", str(many), "--encoder", str(wide), "--batch-tokens", "900"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL) as process:
+        parts = uce_home / "genes" / "esm2_t1_wide" / f"{SPECIES}.parts"
+        deadline = time.monotonic() + 60
+        while sum(path.stat().st_size for path in parts.glob("*.sqlite*")) < 60_000 and time.monotonic() < deadline:
+            time.sleep(0.02)
+        os.kill(process.pid, signal.SIGKILL)
+    assert not (uce_home / "genes" / "esm2_t1_wide" / f"{SPECIES}.h5ad").exists()
+    assert parts.is_dir()
+    again = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
+    first = load_gene_table(SPECIES, encoder="esm2_t1_wide")
+    assert again.stdout.strip().endswith(f"{SPECIES}.h5ad")
+    assert not parts.exists()
+    monkeypatch.setenv("UCE_HOME", str(tmp_path / "elsewhere"))
+    subprocess.run(command, env=os.environ | {"OMP_NUM_THREADS": "1"}, check=True, capture_output=True)
+    np.testing.assert_array_equal(first.vectors, load_gene_table(SPECIES, encoder="esm2_t1_wide").vectors)
+
+
+def test_a_table_that_is_there_is_not_replaced_unasked(add: Callable[..., Any], uce_home: Path) -> None:
+    add()
+    before = (uce_home / "genes/esm2_t1_toy" / f"{SPECIES}.h5ad").read_bytes()
+    with pytest.raises(OutputExistsError, match=r"already.*--overwrite"):
+        add(making=Making(isoforms="longest"))
+    assert (uce_home / "genes/esm2_t1_toy" / f"{SPECIES}.h5ad").read_bytes() == before
+    longest = add(making=Making(isoforms="longest"), overwrite=True)
+    assert longest.table.metadata["isoforms"] == "longest"
+    with pytest.raises(
+        OutputExistsError, match=r"chicken \(gallus_gallus\) with orthogroups-v1 vectors already \(bundled\)"
+    ):
+        add("chicken", None, "orthogroups-v1", sources=Sources(orthologs=Path("x.csv")))
+
+
+def test_orthologues_make_a_table_for_the_bundled_model(
+    files: dict[str, Path], symbols: list[str], tiny_model: Any
+) -> None:
+    sources = Sources(orthologs=files["orthologs"], annotation=files["genes"])
+    added = add_species(SPECIES, sources, taxon=TAXON, quiet=True)
+    assert added is not None
+    assert added.table.encoder == "orthogroups-v1"
+    human = load_gene_table("human")
+    rows = {symbol: row for row, symbol in enumerate(human.symbols.tolist())}
+    expected = human.vectors[[rows[symbol] for symbol in added.table.symbols]]
+    np.testing.assert_allclose(added.table.vectors, expected, atol=1e-6)
+    cells = cells_of(symbols)
+    uce.embed(cells, model=tiny_model, species=SPECIES, quiet=True)
+    assert np.isfinite(cells.obsm["X_uce"]).all()
+    by_symbol = Sources(by_symbol=True, annotation=files["genes"])
+    again = add_species(SPECIES, by_symbol, taxon=TAXON, quiet=True, overwrite=True)
+    assert again is not None
+    assert set(again.table.origins) == {"same-symbol"}
+    np.testing.assert_allclose(again.table.vectors, expected, atol=1e-6)
+
+
+def test_a_gene_without_a_protein_takes_its_orthologues_vector_of_the_same_kind(
+    add: Callable[..., Any], files: dict[str, Path], tmp_path: Path, esm2: Path
+) -> None:
+    whole = files["pep"].read_text()
+    human = load_gene_table("human")
+    known = dict(zip(human.symbols.tolist(), human.ids.tolist(), strict=True))
+    renamed = whole
+    for number in range(GENES):
+        symbol = next(
+            line.split("gene_symbol:")[1].split()[0] for line in whole.split(">")[1:] if f"G{number:011d}." in line
+        )
+        renamed = renamed.replace(f"gene:ENSLEUG{number:011d}.1", f"gene:{known[symbol]}.1")
+    (tmp_path / "human.fa").write_text(renamed)
+    add("human", None, sources=Sources(fasta=tmp_path / "human.fa"))
+    records = whole.split(">")[1:]
+    (tmp_path / "part.fa").write_text("".join(f">{text}" for text in records if "ENSLEUG00000000005" not in text))
+    added = add(sources=Sources(fasta=tmp_path / "part.fa", annotation=files["genes"], orthologs=files["orthologs"]))
+    table = added.table
+    assert table.origins.tolist().count("ortholog") == 1
+    assert table.origins[5] == "ortholog"
+    assert table.proteins[5] == 0
+    source = load_gene_table("human", encoder="esm2_t1_toy")
+    row = source.symbols.tolist().index(str(table.symbols[5]))
+    np.testing.assert_array_equal(table.vectors[5], source.vectors[row])
+
+
+def test_vectors_made_elsewhere_are_imported_and_have_the_published_tokens_of_chromosomes(
+    files: dict[str, Path], symbols: list[str], tmp_path: Path
+) -> None:
+    torch.manual_seed(1)
+    torch.save({symbol: torch.randn(48) for symbol in symbols}, tmp_path / "hare.pt")
+    sources = Sources(embeddings=tmp_path / "hare.pt", annotation=files["genes"])
+    with pytest.raises(UsageError, match="--embeddings needs --encoder"):
+        add_species(SPECIES, sources, taxon=TAXON, quiet=True)
+    added = add_species(SPECIES, sources, taxon=TAXON, encoder="esm2_t48_15B_UR50D", quiet=True)
+    assert added is not None
+    named = load_gene_table(SPECIES, encoder="esm2_t48_15B_UR50D").chromosome_vectors
+    torch.manual_seed(TAXON)
+    drawn = torch.normal(mean=0.0, std=1.0, size=(3, 48)).numpy()
+    assert sorted(named) == ["1", "2", "3"]
+    np.testing.assert_array_equal(np.stack([named[name] for name in ("1", "2", "3")]), drawn)
+
+
+def test_one_kind_is_made_by_one_file_of_weights(add: Callable[..., Any], tmp_path: Path) -> None:
+    add()
+    other = random_esm2(tmp_path / "esm2_t1_toy.pt", seed=4)
+    with pytest.raises(ModelError, match=r"the table of lepus_europaeus was made by weights .* do not fit together"):
+        add("lepus_timidus", 62621, other)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"taxon": None}, "--taxon is needed: the NCBI taxonomy id of lepus_europaeus"),
+        ({"taxon": -5}, "--taxon -5: not an NCBI taxonomy id"),
+        ({"taxon": 9606}, r"--taxon 9606 is that of human \(homo_sapiens\); --name says lepus_europaeus"),
+        ({"species": "chicken", "taxon": 9606}, r"--taxon 9606 is that of human .*--name says gallus_gallus"),
+        ({"species": "chicken", "taxon": 12345}, r"--taxon 12345: that of chicken \(gallus_gallus\) is 9031"),
+        ({"species": "hare"}, "species 'hare' is not known"),
+        ({"encoder": ""}, "--fasta needs --encoder"),
+    ],
+)
+def test_contradictions_are_refused_before_any_work(
+    add: Callable[..., Any], uce_home: Path, options: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(UsageError, match=words):
+        add(**options)
+    assert everything_in(uce_home) == []
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({}, "nothing to make vectors from"),
+        ({"fasta": Path("a"), "embeddings": Path("b")}, "--fasta and --embeddings exclude"),
+        ({"orthologs": Path("a"), "by_symbol": True}, "exclude each other"),
+        ({"by_symbol": True}, "--by-symbol needs --gtf"),
+        ({"orthologs": Path("a"), "gene_map": Path("b")}, "--gene-map"),
+    ],
+)
+def test_sources_that_do_not_go_together_are_refused(given: dict[str, Any], words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        Sources(**given)
+
+
+def test_proteins_of_another_species_are_refused(add: Callable[..., Any], files: dict[str, Path]) -> None:
+    files["pep"].write_text(files["pep"].read_text().replace("ENSLEUG", "ENSGALG"))
+    with pytest.raises(InputError, match=r"proteins are of chicken \(gallus_gallus\) \(ENSGALG.*--name says lepus"):
+        add(sources=Sources(fasta=files["pep"]))
+
+
+BROKEN: dict[str, Callable[[dict[str, Path]], None]] = {
+    "not a FASTA": lambda files: files["pep"].write_text("gene,protein\nA,MKT\n") and None,
+    "empty": lambda files: files["pep"].write_text("") and None,
+    "nucleotides": lambda files: files["pep"].write_text(">a gene:G1\nACGTACGTACGTACGTNNACGT\n" * 1) and None,
+    "no gene named": lambda files: files["pep"].write_text(">prot1\nMKTAYIAK\n>prot2\nMKLVT\n") and None,
+    "one id twice": lambda files: files["pep"].write_text(">a gene:G1\nMKT\n>a gene:G1\nMKL\n") and None,
+    "no such GTF": lambda files: files["genes"].unlink(),
+    "not a GTF": lambda files: files["genes"].write_text("1\tensembl\tgene\n") and None,
+    "GTF of another assembly": lambda files: (
+        files["genes"].write_text(
+            files["genes"].read_text().replace("ENSLEUG", "OTHERG").replace('gene_name "', 'gene_name "x')
+        )
+        and None
+    ),
+    "truncated gzip": lambda files: (
+        files["pep"].write_bytes(gzip.compress(files["pep"].read_bytes(), mtime=0)[:-40]) and None
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", list(BROKEN))
+def test_broken_files_are_one_clear_line_and_nothing_is_written(
+    fault: str, files: dict[str, Path], esm2: Path, uce_home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    BROKEN[fault](files)
+    command = ["species", "add", "--name", SPECIES, "--taxon", str(TAXON), "--encoder", str(esm2)]
+    code = main([*command, "--fasta", str(files["pep"]), "--gtf", str(files["genes"])])
+    error = capsys.readouterr().err
+    assert code == InputError.exit_code
+    assert error.count("\n") == 1
+    assert error.startswith(("error: ", f"error: {files['pep']}", f"error: {files['genes']}"))
+    assert str(files["pep"]) in error or str(files["genes"]) in error
+    assert everything_in(uce_home) == []
+
+
+def test_a_dry_run_estimates_and_writes_nothing(
+    files: dict[str, Path], uce_home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["species", "add", "--name", SPECIES, "--taxon", str(TAXON), "--fasta", str(files["pep"]), "--dry-run"]
+    assert main([*command, "--encoder", "esm2_t6_8M_UR50D"]) == 0
+    said = capsys.readouterr().out
+    assert "esm2_t6_8M_UR50D" in said
+    assert "to download" in said
+    assert everything_in(uce_home) == []
+    assert main(command) == UsageError.exit_code
+    assert main([*command[:-1], "--encoder", "esm2_t6_8M_UR50D"]) == ModelError.exit_code
+    assert "uce models download esm2_t6_8M_UR50D" in capsys.readouterr().err
+
+
+def test_the_commands_add_check_list_and_show(
+    files: dict[str, Path], esm2: Path, uce_home: Path, symbols: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["species", "add", "--name", SPECIES, "--taxon", str(TAXON), "--encoder", str(esm2)]
+    assert main([*command, "--fasta", str(files["pep"]), "--gtf", str(files["genes"])]) == 0
+    out, said = capsys.readouterr()
+    assert out == f"{uce_home / 'genes' / 'esm2_t1_toy' / SPECIES}.h5ad\n"
+    assert "health of lepus_europaeus (esm2_t1_toy)" in said
+    assert "no model here reads esm2_t1_toy vectors yet" in said
+    assert main(["species", "list"]) == 0
+    assert f"{SPECIES} " in capsys.readouterr().out
+    assert main(["species", "check", SPECIES]) == 0
+    checked = capsys.readouterr()
+    assert "health of lepus_europaeus" in checked.out
+    assert (uce_home / "pictures" / "esm2_t1_toy" / f"{SPECIES}.png").is_file()
+    assert main(["species", "show", SPECIES, symbols[0]]) == 0
+    shown = capsys.readouterr().out
+    assert symbols[0] in shown
+    assert "nearest" in shown
+    assert main(["species", "show", SPECIES, "NOSUCHGENE"]) == UsageError.exit_code
