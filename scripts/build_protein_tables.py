@@ -17,8 +17,9 @@ from pathlib import Path
 from uce.devices import rank_and_world
 from uce.errors import UceError
 from uce.genes.adding import add_species, estimate_species
+from uce.genes.library import table_path
 from uce.genes.requests import Making, Sources, kind_of
-from uce.genes.tables import read_table, table_path
+from uce.genes.tables import read_table
 from uce.model.catalogue import fetch
 
 MANIFEST = Path(__file__).resolve().parents[1] / "data_manifests" / "proteomes.csv"

@@ -15,8 +15,9 @@ from uce.embedding import DEFAULT_MODEL, say_notes
 from uce.engines import Settings, project_vocabulary, stream_gene_states
 from uce.errors import UsageError
 from uce.files import nearest, printable, shorten
+from uce.genes.library import load_gene_table
 from uce.genes.resolver import MIN_SHARE
-from uce.genes.tables import GeneTable, load_gene_table
+from uce.genes.tables import GeneTable
 from uce.genes.vocabulary import Vocabulary
 from uce.jobs import Job, plan_of, prepare_job, refuse_changed
 from uce.model.checkpoint import Model, load_model

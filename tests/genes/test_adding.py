@@ -23,9 +23,9 @@ from uce.cells.sentences import SentenceRule
 from uce.cli.main import main
 from uce.errors import InputError, ModelError, OutputExistsError, UsageError
 from uce.genes.adding import add_species
+from uce.genes.library import load_gene_table
 from uce.genes.proteins.esm2 import embed_sequences, load_esm2
 from uce.genes.requests import Making, Sources
-from uce.genes.tables import load_gene_table
 from uce.model.checkpoint import save_model
 from uce.model.encoder import Encoder, ModelConfig
 

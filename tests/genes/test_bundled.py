@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from uce.errors import ModelError, UsageError
 from uce.genes import bundled
 from uce.genes.bundled import ORIGINS, bundled_species, load_bundled, own_id_vectors, reference_vectors
-from uce.genes.tables import GeneTable, load_gene_table
+from uce.genes.library import load_gene_table
+from uce.genes.tables import GeneTable
 
 ROOT = Path(__file__).resolve().parents[2]
 TWELVE = {

@@ -10,7 +10,8 @@ import pytest
 from uce.errors import UsageError
 from uce.genes.bundled import bundled_species
 from uce.genes.judging import TableHealth, judge_table
-from uce.genes.tables import GeneTable, load_gene_table
+from uce.genes.library import load_gene_table
+from uce.genes.tables import GeneTable
 
 RNG = np.random.default_rng(11)
 WIDTH, FAMILIES, MEMBERS = 64, 160, 4

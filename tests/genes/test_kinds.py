@@ -6,15 +6,8 @@ import pytest
 
 from uce.errors import ModelError, UsageError
 from uce.genes.kinds import check_kind, how_to_make, plain_kind
-from uce.genes.tables import (
-    all_kinds,
-    list_species,
-    load_gene_table,
-    table_kinds,
-    table_path,
-    table_record,
-    write_table,
-)
+from uce.genes.library import all_kinds, list_species, load_gene_table, table_kinds, table_path
+from uce.genes.tables import table_record, write_table
 
 
 def install(table, encoder):

@@ -12,8 +12,10 @@ from uce.errors import InputError, ModelError
 from uce.genes.annotation import Annotation, read_annotation
 from uce.genes.bundled import own_id_vectors
 from uce.genes.gene import Gene
+from uce.genes.kinds import BUNDLED_ENCODER
+from uce.genes.library import load_gene_table
 from uce.genes.orthologs import Orthologs, borrow, orthologs_by_symbol, read_orthologs, table_from_orthologs
-from uce.genes.tables import BUNDLED_ENCODER, GeneTable, load_gene_table
+from uce.genes.tables import GeneTable
 
 H = [f"ENSG{number:011d}" for number in range(1, 7)]
 SYMBOLS = ["TP53", "ACTB", "GAPDH", "HBA1", "DUP", "DUP"]

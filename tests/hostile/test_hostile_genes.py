@@ -11,9 +11,10 @@ from scipy import sparse
 
 import uce
 from uce.errors import InputError, ModelError, UsageError
+from uce.genes.library import load_gene_table
 from uce.genes.resolver import check_coverage, choose_column, names_in, resolve
 from uce.genes.species import detect_species
-from uce.genes.tables import GeneTable, load_gene_table, read_table, write_table
+from uce.genes.tables import GeneTable, read_table, write_table
 
 
 @pytest.fixture(scope="module")

@@ -16,8 +16,9 @@ import torch
 from torch import Tensor
 
 from uce.errors import ModelError, OutputExistsError, UsageError
+from uce.genes.library import load_gene_table
 from uce.genes.sources import Places, read_offsets, read_places, read_vectors
-from uce.genes.tables import GeneTable, load_gene_table, read_table
+from uce.genes.tables import GeneTable, read_table
 from uce.genes.vocabulary import build_vocabulary
 from uce.model.checkpoint import load_model
 from uce.model.published import CHROMOSOME_ROWS, GENE_ROWS, import_published

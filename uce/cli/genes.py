@@ -34,7 +34,7 @@ def _add_list(actions: Commands) -> None:
 
 def _run_list(args: argparse.Namespace) -> int:
     from uce.genes.catalogue import catalogue
-    from uce.genes.tables import all_kinds, list_species, table_path
+    from uce.genes.library import all_kinds, list_species, table_path
 
     rows = [
         {
@@ -101,7 +101,7 @@ def _table(args: argparse.Namespace) -> "GeneTable":
     """The table asked for; without --encoder the bundled kind, or the only one there is."""
     from uce.genes.catalogue import canonical_species
     from uce.genes.kinds import BUNDLED_ENCODER
-    from uce.genes.tables import load_gene_table, table_kinds
+    from uce.genes.library import load_gene_table, table_kinds
     from uce.progress import say
 
     if args.species.endswith(".h5ad"):
@@ -132,8 +132,8 @@ def _judge(table: "GeneTable", args: argparse.Namespace) -> int:
     from uce.files import refuse_overwrite, user_folder
     from uce.genes.adding import comparable
     from uce.genes.judging import judge_table
+    from uce.genes.library import load_gene_table
     from uce.genes.pictures import draw_table
-    from uce.genes.tables import load_gene_table
 
     if args.picture:
         refuse_overwrite(args.picture, overwrite=args.overwrite)

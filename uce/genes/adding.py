@@ -16,6 +16,7 @@ from uce.genes.bundled import bundled_species
 from uce.genes.catalogue import canonical_species, species_label
 from uce.genes.judging import TableHealth, judge_table
 from uce.genes.kinds import BUNDLED_ENCODER, PUBLISHED_ENCODER, plain_kind
+from uce.genes.library import list_species, load_gene_table, table_path
 from uce.genes.names import UNLISTED, split_id
 from uce.genes.orthologs import Orthologs, borrow, orthologs_by_symbol, read_orthologs, table_from_orthologs
 from uce.genes.pictures import draw_table
@@ -23,7 +24,7 @@ from uce.genes.proteins.run import remove
 from uce.genes.proteins.weights import find_weights, read_weights
 from uce.genes.requests import Making, Sources, checked_taxon, kind_of
 from uce.genes.sources import published_chromosome_vectors
-from uce.genes.tables import UNPLACED, GeneTable, list_species, load_gene_table, table_path, write_table
+from uce.genes.tables import UNPLACED, GeneTable, write_table
 from uce.genes.vector_files import read_vector_file, table_from_vector_file
 from uce.locks import lock
 from uce.progress import say

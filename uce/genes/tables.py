@@ -2,8 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cache, cached_property
-from importlib.resources import files
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from uce.errors import ModelError
-from uce.files import atomic_path, printable, sha256_arrays, shorten, user_folder
-from uce.genes.catalogue import canonical_species, species_label
-from uce.genes.kinds import BUNDLED_ENCODER, how_to_make, plain_kind
+from uce.files import atomic_path, printable, sha256_arrays, shorten
 
 FORMAT = "uce-gene-table"
 VERSION = 1
@@ -306,72 +303,6 @@ def _refuse_traps(file: Any, path: Path) -> None:
         raise ModelError(msg)
 
 
-def load_gene_table(species: str | Path, *, encoder: str = BUNDLED_ENCODER) -> GeneTable:
-    """The gene table of a species, from a file, the user's folder or the bundled ones. Never downloads.
-
-    Parameters
-    ----------
-    species
-        Latin or common name, taxonomy id, or the path of a table (`.h5ad`).
-    encoder
-        Kind of vectors; a table of another kind is refused. Not checked where `species` is a path.
-
-    Raises
-    ------
-    UsageError
-        No such species is known.
-    ModelError
-        There is no table for it; the message lists the species that have one.
-    """
-    if isinstance(species, Path) or str(species).endswith(".h5ad"):
-        return _cached(Path(species))
-    name = canonical_species(str(species))
-    for kind in dict.fromkeys((encoder, plain_kind(encoder))):
-        if (own := table_path(name, kind)).is_file():
-            return _cached(own)
-    if encoder == BUNDLED_ENCODER and name in _bundled_species():
-        return _bundled(name)
-    raise ModelError(why_no_table(name, encoder))
-
-
-def why_no_table(species: str, encoder: str) -> str:
-    """What to tell a user whose cells are of a species (Latin name) without a table of this kind of vectors."""
-    others = [kind for kind in table_kinds(species) if kind != encoder]
-    beside = f" There is one with vectors of {shorten(others)}, which are noise to this model." if others else ""
-    shown = ", ".join(list_species(encoder=encoder)) or "none"
-    return (
-        f"no gene table of {species_label(species)} with {encoder} vectors, and one is needed to embed its cells."
-        f"{beside} {how_to_make(species, encoder)}. Tables at hand: {shown}."
-    )
-
-
-def table_path(species: str, encoder: str) -> Path:
-    """Where the user's own table of a species (Latin name) and kind of vectors is, or would be."""
-    return user_folder() / "genes" / encoder / f"{species}.h5ad"
-
-
-def table_kinds(species: str) -> list[str]:
-    """The kinds of vectors that a species (Latin name) has tables of, sorted."""
-    own = {path.parent.name for path in (user_folder() / "genes").glob(f"*/{species}.h5ad")}
-    return sorted(own | ({BUNDLED_ENCODER} if species in _bundled_species() else set()))
-
-
-def all_kinds() -> list[str]:
-    """Every kind of vectors that there is a table of, the bundled one first."""
-    own = {path.parent.name for path in (user_folder() / "genes").glob("*/*.h5ad")}
-    return [BUNDLED_ENCODER, *sorted(own - {BUNDLED_ENCODER})]
-
-
-def list_species(*, encoder: str = BUNDLED_ENCODER) -> list[str]:
-    """Latin names of all species with a table of this kind, the user's own included, sorted."""
-    own = {path.stem for path in (user_folder() / "genes").glob("*/*.h5ad") if _serves(path.parent.name, encoder)}
-    return sorted(own | set(_bundled_species() if encoder == BUNDLED_ENCODER else ()))
-
-
-def _serves(kind: str, encoder: str) -> bool:
-    return kind in (encoder, plain_kind(encoder))
-
-
 def table_record(table: GeneTable) -> dict[str, str | int]:
     """What a model records of a table it was trained or imported with: a line of its genes.json."""
     record: dict[str, str | int] = {
@@ -384,46 +315,3 @@ def table_record(table: GeneTable) -> dict[str, str | int]:
     if "encoder_sha256" in table.metadata:
         record["encoder_sha256"] = str(table.metadata["encoder_sha256"])
     return record
-
-
-def table_names(species: str, *, encoder: str = BUNDLED_ENCODER) -> frozenset[str]:
-    """The symbols of a species' table, and the ids of a user's own one; no vectors are read of bundled tables."""
-    for kind in dict.fromkeys((encoder, plain_kind(encoder))):
-        if (own := table_path(species, kind)).is_file():
-            table = _cached(own)
-            return frozenset(table.symbols.tolist()) | frozenset(table.ids.tolist())
-    return _bundled_symbols(species) if species in _bundled_species() else frozenset()
-
-
-@cache
-def _bundled_symbols(species: str) -> frozenset[str]:
-    with (
-        files("uce").joinpath("data", "genes", f"{species}.npz").open("rb") as stream,
-        np.load(stream, allow_pickle=False) as content,
-    ):
-        return frozenset(content["symbols"].tobytes().decode("utf-8").split("\n"))
-
-
-def _cached(path: Path) -> GeneTable:
-    if not path.is_file():
-        return read_table(path)
-    state = path.stat()
-    return _read_once(str(path.resolve()), state.st_mtime_ns, state.st_size)
-
-
-@cache
-def _read_once(path: str, _mtime: int, _size: int) -> GeneTable:
-    return read_table(path)
-
-
-def _bundled_species() -> tuple[str, ...]:
-    from uce.genes.bundled import bundled_species
-
-    return bundled_species()
-
-
-@cache
-def _bundled(species: str) -> GeneTable:
-    from uce.genes.bundled import load_bundled
-
-    return load_bundled(species)

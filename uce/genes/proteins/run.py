@@ -5,6 +5,7 @@ their sequence, so a killed run goes on where it was, and one with other isoform
 """
 
 import json
+import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from hashlib import sha256
@@ -167,6 +168,7 @@ class _Progress:
         self._looked = time.monotonic()
         self._seen: dict[tuple[str, int], int] = {}
         total = sum(lengths.values())
+        every = 0.2 if sys.stderr.isatty() else 30.0  # in a log file a line now and then
         self._bar: tqdm[Any] = tqdm(
             total=total,
             initial=total - sum(lengths[key] for key in self._missing),
@@ -176,7 +178,8 @@ class _Progress:
             disable=quiet or not self._missing,
             smoothing=0.05,
             dynamic_ncols=True,
-            mininterval=0.5,
+            mininterval=every,
+            maxinterval=2 * every,
         )
 
     def __enter__(self) -> Self:
