@@ -11,8 +11,8 @@ import uce
 from uce.errors import ModelError
 
 PACKAGE = Path(uce.__file__).parent
-MAY_LOAD_TENSORS = {"model/published.py", "genes/sources.py", "genes/proteins/esm2.py"}
-MAY_USE_NETWORK = {"model/catalogue.py", "model/transfer.py"}
+MAY_LOAD_TENSORS = {"genes/sources.py"}
+MAY_USE_NETWORK = {"model/catalogue.py"}
 NETWORK = {"urllib.request", "http.client", "requests", "ftplib", "httpx"}
 
 

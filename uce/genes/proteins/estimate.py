@@ -196,7 +196,8 @@ def fit_rates(
     measure(1, shortest)  # warms caches, clocks and memory up
     per_token = measure(1, shortest) / shortest
     share = budget_seconds / len(sample) / _REPEATS
-    measured, seconds = [], []
+    measured: list[tuple[int, int]] = []
+    seconds: list[float] = []
     for most, length in sample.tolist():
         if len(seconds) >= 2 and _REPEATS * (sum(seconds) + per_token * length) > budget_seconds:
             break  # so slow a machine that the long ones are reckoned from the short ones
