@@ -155,14 +155,14 @@ def test_cells_are_embedded_with_a_model_that_reads_the_kind_and_refused_by_othe
 def test_a_killed_run_goes_on_to_the_same_table(
     files: dict[str, Path], tmp_path: Path, uce_home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    wide = random_esm2(tmp_path / "esm2_t1_wide.pt", seed=3, dim=256)
+    wide = random_esm2(tmp_path / "esm2_t1_wide.pt", seed=3, dim=128)
     many = tmp_path / "many.fa"
     random = np.random.default_rng(5)
     many.write_text(
         "".join(
             f">P{i} pep primary_assembly:A:1:{i + 1}:{i + 9}:1 gene:G{i} gene_symbol:S{i}\n"
-            f"{''.join(random.choice(list('ACDEFGHIKLMNPQRSTVWY'), 400))}\n"
-            for i in range(400)
+            f"{''.join(random.choice(list('ACDEFGHIKLMNPQRSTVWY'), 250))}\n"
+            for i in range(240)
         )
     )
     command = [sys.executable, "-m", "uce", "species", "add", "--name", SPECIES, "--taxon", str(TAXON)]
@@ -171,7 +171,7 @@ def test_a_killed_run_goes_on_to_the_same_table(
     with subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL) as process:
         parts = uce_home / "genes" / "esm2_t1_wide" / f"{SPECIES}.parts"
         deadline = time.monotonic() + 60
-        while sum(path.stat().st_size for path in parts.glob("*.sqlite*")) < 60_000 and time.monotonic() < deadline:
+        while sum(path.stat().st_size for path in parts.glob("*.sqlite*")) < 30_000 and time.monotonic() < deadline:
             time.sleep(0.02)
         os.kill(process.pid, signal.SIGKILL)
     assert not (uce_home / "genes" / "esm2_t1_wide" / f"{SPECIES}.h5ad").exists()
@@ -181,7 +181,7 @@ def test_a_killed_run_goes_on_to_the_same_table(
     assert again.stdout.strip().endswith(f"{SPECIES}.h5ad")
     assert not parts.exists()
     monkeypatch.setenv("UCE_HOME", str(tmp_path / "elsewhere"))
-    subprocess.run(command, env=os.environ | {"OMP_NUM_THREADS": "1"}, check=True, capture_output=True)
+    subprocess.run(command, env=environment | {"UCE_HOME": os.environ["UCE_HOME"]}, check=True, capture_output=True)
     np.testing.assert_array_equal(first.vectors, load_gene_table(SPECIES, encoder="esm2_t1_wide").vectors)
 
 

@@ -13,11 +13,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from scipy.sparse import csr_matrix
 from torch import Tensor
 
+import uce
 from uce.errors import ModelError, OutputExistsError, UsageError
+from uce.genes.adding import add_species
 from uce.genes.library import load_gene_table
-from uce.genes.sources import Places, read_offsets, read_places, read_vectors
+from uce.genes.requests import Sources
+from uce.genes.sources import Lookup, Places, read_offsets, read_places, read_vectors
 from uce.genes.tables import GeneTable, read_table
 from uce.genes.vocabulary import build_vocabulary
 from uce.model.checkpoint import load_model
@@ -474,3 +478,28 @@ def test_the_command_line_imports_and_then_embeds_real_cells(
     assert main(["embed", str(mouse), "-o", "no.h5ad", "--model", "toy-4l", "--species", "mouse"]) == 4
     assert "no gene table of mouse" in capsys.readouterr().err
     assert main([*words, "--proteins", str(real.folder)]) == 5
+
+
+@pytest.mark.parametrize("lookup", ["aligned", "published"])
+def test_a_species_added_for_a_published_model_is_read_with_the_published_tokens_of_its_chromosomes(
+    made_up: Published, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lookup: Lookup
+) -> None:
+    """Vectors of the same encoder, tokens of chromosomes drawn under the taxonomy id, whatever the look-up."""
+    monkeypatch.setenv("UCE_HOME", str(tmp_path))
+    made_up.run(tmp_path, lookup=lookup)
+    model = load_model("old")
+    width, genes = model.config.protein_dim, [f"Gene{i}" for i in range(60)]
+    torch.save({gene: torch.randn(width) for gene in genes}, tmp_path / "hare.pt")
+    rows = ["gene_id,symbol,chromosome,start", *(f"H{i:03},{gene},{i % 3},{i + 1}" for i, gene in enumerate(genes))]
+    (tmp_path / "genes.csv").write_text("\n".join(rows))
+    sources = Sources(embeddings=tmp_path / "hare.pt", annotation=tmp_path / "genes.csv")
+    added = add_species("lepus_europaeus", sources, taxon=9983, encoder="esm2_t48_15B_UR50D", quiet=True)
+    assert added is not None
+    table = load_gene_table("lepus_europaeus", encoder=model.gene_encoder)
+    vocabulary = build_vocabulary(table, model.specials, chromosome_vectors=model.chromosome_vectors)
+    torch.manual_seed(9983)
+    drawn = torch.normal(mean=0.0, std=1.0, size=(3, width)).numpy()
+    np.testing.assert_array_equal(vocabulary.vectors[4:7], drawn)
+    counts = csr_matrix(np.random.default_rng(0).poisson(3.0, size=(5, 60)).astype(float))
+    vectors = uce.embed_counts(counts, genes, model=model, species="lepus_europaeus")
+    assert np.isfinite(vectors).all()

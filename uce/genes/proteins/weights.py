@@ -110,7 +110,8 @@ def find_weights(encoder: str | Path) -> Path:
     if text in known:
         msg = (
             f"{text}: its weights are not on this machine. Fetch them with `uce models download {text}` "
-            f"(about {known[text].about / 1e9:.2g} GB), or give the path of the file."
+            f"(about {known[text].about / 1e9:.2g} GB), or give the path of the file. `uce species add --dry-run` says "
+            "beforehand what time and memory the work takes."
         )
     raise ModelError(msg)
 
