@@ -118,7 +118,7 @@ def test_the_real_vectors_of_kinases_are_read_and_not_taken_for_stretched(shared
         read_vector_file(path), species="homo_sapiens", encoder="esm2_t6_8M_UR50D", annotation=None
     )
     assert (len(table), table.dim) == (326, 320)
-    assert notes == ("vectors without a name are left out", "no annotation was given: no gene has a place")
+    assert notes == ("1 of 327 keys are empty: their vectors are left out", "no annotation was given: no gene has a place")
     with np.load(path, allow_pickle=False) as content:
         symbols, counts = np.unique(content["symbol"][content["symbol"] != ""], return_counts=True)
         rows = content["vectors"][content["symbol"] == symbols[counts.argmax()]]
@@ -177,7 +177,7 @@ def test_vectors_without_a_name_are_left_out_and_it_is_said(store, tmp_path):
     file = read_vector_file(store(tmp_path / "v", [*KEYS[:2], " "]))
     assert file.keys == tuple(KEYS[:2])
     np.testing.assert_array_equal(file.vectors, VECTORS[:2])
-    assert file.notes == ("vectors without a name are left out",)
+    assert file.notes == ("1 of 3 keys are empty: their vectors are left out",)
 
 
 @pytest.mark.parametrize("content", [b"", b"gene,1,2\n", b"PK\x03\x04 no archive", b">protein\nMKV\n"])

@@ -230,3 +230,16 @@ def test_few_counts_in_known_genes_are_refused_unless_asked_for(make_cells, tiny
     assert uce.check(cells, model=tiny_model, species="human", min_coverage=0.05).ok
     with pytest.raises(UsageError, match=r"--min-coverage 5\.0: must be a share"):
         uce.embed(cells, model=tiny_model, min_coverage=5.0, key_added="X", quiet=True)
+
+
+def test_ids_that_a_table_made_without_an_annotation_does_not_have_are_told():
+    symbols = [f"ABC{i}" for i in range(700)]
+    table = GeneTable.from_rows(
+        species="saccharomyces_cerevisiae",
+        encoder="mine",
+        ids=symbols,
+        symbols=symbols,
+        vectors=np.random.default_rng(0).normal(size=(700, 4)),
+    )
+    names = [f"YAL{i:03d}{strand}" for i in range(400) for strand in "WC"]
+    assert "its table has none. Add the species again with its annotation (--gtf)" in refusal(names, table)

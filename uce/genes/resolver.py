@@ -251,6 +251,10 @@ def _cause(resolution: Resolution, names: Sequence[str], table: GeneTable, cell_
     owner, n = max(owners.items(), key=lambda item: item[1], default=("", 0))
     if n > 0.5 * len(names) and owner != table.species:
         return f"The ids are of {species_label(owner)} ({shorten(list(names[:2]))}). Give --species {owner}."
+    if n > 0.5 * len(names) and not any(split_id(gene)[0] == owner for gene in table.ids.tolist()):
+        return (
+            f"The names are ids of {owner}, and its table has none. Add the species again with its annotation (--gtf)."
+        )
     cells = resolve(cell_names[:5000], table).n_genes if len(cell_names) else 0
     if cells > max(_FEWEST, resolution.n_genes):
         return (

@@ -82,7 +82,8 @@ def read_vector_file(path: str | Path, *, quiet: bool = False) -> VectorFile:
         raise ModelError(msg) from error
     tidied = list(map(tidy, keys))
     kept = [row for row, key in enumerate(tidied) if key]
-    notes = ("vectors without a name are left out",) if len(kept) < len(tidied) else ()
+    nameless = len(tidied) - len(kept)
+    notes = (f"{nameless:,} of {len(tidied):,} keys are empty: their vectors are left out",) if nameless else ()
     names = tuple(tidied[row] for row in kept)
     beside = tuple(tidy(symbols[row]) for row in kept) if len(symbols) else ()
     _check(path, names, vectors[kept])
