@@ -42,6 +42,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error("--fetch works in one process: give it once without a launcher, then start the work with one.")
     making = Making(device=options.device, precision=options.precision, batch_tokens=options.batch_tokens)
     rows = read_manifest(options.manifest, options.species)
+    if unknown := set(options.species or ()) - {row["species"] for row in rows}:
+        parser.error(f"not in {options.manifest.name}: {', '.join(sorted(unknown))}")
     code, hours = 0, 0.0
     for number, row in enumerate(rows, start=1):
         tell(f"{row['species']} ({number} of {len(rows)})")

@@ -9,6 +9,8 @@ from typing import Any
 __version__ = "0.1.0"
 
 _PUBLIC = {
+    "Making": "uce.genes.requests",
+    "Sources": "uce.genes.requests",
     "add_species": "uce.genes.adding",
     "check": "uce.checking",
     "embed": "uce.embedding",
@@ -24,6 +26,8 @@ _PUBLIC = {
 }
 
 __all__ = [
+    "Making",
+    "Sources",
     "__version__",
     "add_species",
     "check",

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from uce.errors import OutputExistsError, StorageError
+from uce.errors import OutputExistsError, StorageError, UsageError
 
 
 @contextmanager
@@ -76,6 +76,41 @@ def refuse_overwrite(path: str | Path, *, overwrite: bool) -> Path:
     if path.exists() and not overwrite:
         msg = f"{path} exists. Choose another --output, or pass --overwrite."
         raise OutputExistsError(msg)
+    return path
+
+
+def make_folder(folder: str | Path) -> Path:
+    """Create `folder`, with all above it, where it is missing, and prove that it takes files.
+
+    Raises
+    ------
+    StorageError
+        It cannot be made or written.
+    """
+    folder = Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        own = folder.is_relative_to(user_folder())
+        way = "Point UCE_HOME at a folder of yours" if own else "Choose another place"
+        msg = f"{folder}: cannot be made ({error.strerror}). {way}."
+        raise StorageError(msg) from error
+    check_writable(folder)
+    return folder
+
+
+def picture_path(path: str | Path) -> Path:
+    """`path`, if its ending is that of a picture that can be drawn.
+
+    Raises
+    ------
+    UsageError
+        It is another.
+    """
+    path = Path(path)
+    if path.suffix.lower() not in {".png", ".pdf", ".svg"}:
+        msg = f"{path}: not a picture. Use a name that ends in .png, .pdf or .svg."
+        raise UsageError(msg)
     return path
 
 

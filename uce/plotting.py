@@ -8,8 +8,8 @@ import numpy.typing as npt
 import pandas as pd
 
 from uce.cells.counts import open_counts
-from uce.errors import InputError, UsageError
-from uce.files import atomic_path
+from uce.errors import InputError
+from uce.files import atomic_path, picture_path
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -115,10 +115,7 @@ def draw_umap(
     """
     import matplotlib as mpl
 
-    path = Path(path)
-    if path.suffix.lower() not in {".png", ".pdf", ".svg"}:
-        msg = f"{path}: not a picture. Use a name that ends in .png, .pdf or .svg."
-        raise UsageError(msg)
+    path = picture_path(path)
     mpl.use("Agg")
     from matplotlib.figure import Figure
 

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +21,11 @@ from scipy import sparse
 import uce
 from uce.cells.sentences import SentenceRule
 from uce.cli.main import main
-from uce.errors import InputError, ModelError, OutputExistsError, UsageError
+from uce.errors import InputError, ModelError, OutputExistsError, StorageError, UsageError
 from uce.genes.adding import add_species
-from uce.genes.library import load_gene_table
-from uce.genes.proteins.esm2 import embed_sequences, load_esm2
+from uce.genes.library import load_gene_table, table_path
+from uce.genes.proteins import run
+from uce.genes.proteins.esm2 import ProteinEncoder, embed_sequences, load_esm2
 from uce.genes.requests import Making, Sources
 from uce.model.checkpoint import save_model
 from uce.model.encoder import Encoder, ModelConfig
@@ -147,42 +148,44 @@ def test_cells_are_embedded_with_a_model_that_reads_the_kind_and_refused_by_othe
     assert np.isfinite(cells.obsm["X_uce"]).all()
     assert cells.uns["uce"]["X_uce"]["gene_vectors"] == "esm2_t1_toy"
     with pytest.raises(
-        ModelError, match=r"with orthogroups-v1 vectors.*There is one with vectors of esm2_t1_toy.*noise"
+        ModelError,
+        match=r"with orthogroups-v1 vectors\. There is one with vectors of esm2_t1_toy;",
     ):
         uce.embed(cells, model=tiny_folder, species=SPECIES, key_added="X", quiet=True)
 
 
-def test_a_killed_run_goes_on_to_the_same_table(
-    files: dict[str, Path], tmp_path: Path, uce_home: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_killed_run_goes_on_with_the_proteins_it_had_finished(
+    tmp_path: Path, uce_home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wide = random_esm2(tmp_path / "esm2_t1_wide.pt", seed=3, dim=128)
-    many = tmp_path / "many.fa"
     random = np.random.default_rng(5)
-    many.write_text(
-        "".join(
-            f">P{i} pep primary_assembly:A:1:{i + 1}:{i + 9}:1 gene:G{i} gene_symbol:S{i}\n"
-            f"{''.join(random.choice(list('ACDEFGHIKLMNPQRSTVWY'), 250))}\n"
-            for i in range(240)
-        )
-    )
+    texts = ["".join(random.choice(list("ACDEFGHIKLMNPQRSTVWY"), 250)) for _ in range(240)]
+    header = ">P{0} pep primary_assembly:A:1:{0}:9999:1 gene:G{0:03d} gene_symbol:S{0}\n{1}\n"
+    many = tmp_path / "many.fa"
+    many.write_text("".join(header.format(number, text) for number, text in enumerate(texts, start=1)))
     command = [sys.executable, "-m", "uce", "species", "add", "--name", SPECIES, "--taxon", str(TAXON)]
     command += ["--fasta", str(many), "--encoder", str(wide), "--batch-tokens", "900"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    with subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL) as process:
-        parts = uce_home / "genes" / "esm2_t1_wide" / f"{SPECIES}.parts"
+    parts = uce_home / "genes" / "esm2_t1_wide" / f"{SPECIES}.parts"
+    kept = parts / "rank-0000.sqlite"
+    with subprocess.Popen(command, env=os.environ | {"OMP_NUM_THREADS": "1"}, stderr=subprocess.DEVNULL) as process:
         deadline = time.monotonic() + 60
-        while sum(path.stat().st_size for path in parts.glob("*.sqlite*")) < 30_000 and time.monotonic() < deadline:
+        while not (kept.exists() and kept.stat().st_size > 30_000) and time.monotonic() < deadline:
             time.sleep(0.02)
         os.kill(process.pid, signal.SIGKILL)
-    assert not (uce_home / "genes" / "esm2_t1_wide" / f"{SPECIES}.h5ad").exists()
-    assert parts.is_dir()
-    again = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
-    first = load_gene_table(SPECIES, encoder="esm2_t1_wide")
-    assert again.stdout.strip().endswith(f"{SPECIES}.h5ad")
+    assert not table_path(SPECIES, "esm2_t1_wide").exists()
+    computed: list[str] = []
+
+    def counted(encoder: ProteinEncoder, sequences: Sequence[str], **options: Any) -> np.ndarray:
+        computed.extend(sequences)
+        return embed_sequences(encoder, sequences, **options)
+
+    monkeypatch.setattr(run, "embed_sequences", counted)
+    sources, making = Sources(fasta=many), Making(batch_tokens=900)
+    added = add_species(SPECIES, sources, taxon=TAXON, encoder=str(wide), making=making, quiet=True)
+    assert added is not None
+    assert 0 < len(computed) < len(texts)
+    np.testing.assert_allclose(added.table.vectors, embed_sequences(load_esm2(wide), texts), atol=1e-5)
     assert not parts.exists()
-    monkeypatch.setenv("UCE_HOME", str(tmp_path / "elsewhere"))
-    subprocess.run(command, env=environment | {"UCE_HOME": os.environ["UCE_HOME"]}, check=True, capture_output=True)
-    np.testing.assert_array_equal(first.vectors, load_gene_table(SPECIES, encoder="esm2_t1_wide").vectors)
 
 
 def test_a_table_that_is_there_is_not_replaced_unasked(add: Callable[..., Any], uce_home: Path) -> None:
@@ -263,10 +266,54 @@ def test_vectors_made_elsewhere_are_imported_and_have_the_published_tokens_of_ch
     np.testing.assert_array_equal(np.stack([named[name] for name in ("1", "2", "3")]), drawn)
 
 
+def test_orthologues_are_read_before_the_proteins_are_embedded(
+    add: Callable[..., Any], files: dict[str, Path], uce_home: Path
+) -> None:
+    files["orthologs"].write_text("gene,human_gene,weight\nENSLEUG00000000001,TP53,heavy\n")
+    add("human", None, sources=Sources(fasta=files["pep"], orthologs=None))
+    before = everything_in(uce_home)
+    with pytest.raises(InputError, match="line 2: weight 'heavy'"):
+        add(sources=Sources(fasta=files["pep"], orthologs=files["orthologs"]))
+    assert everything_in(uce_home) == before
+
+
+def test_what_a_large_encoder_takes_is_said_once_and_before_the_work(
+    files: dict[str, Path], esm2: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("uce.genes.adding._LARGE", 0)
+    add_species(SPECIES, Sources(fasta=files["pep"]), taxon=TAXON, encoder=str(esm2))
+    said = capsys.readouterr().err
+    assert said.index("An estimate from a sample") < said.index("embedding")
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert add_species("lepus_timidus", Sources(fasta=files["pep"]), taxon=62621, encoder=str(esm2)) is None
+    assert capsys.readouterr().err == ""
+
+
+def test_the_only_table_of_a_kind_can_be_replaced_by_one_of_other_weights(
+    add: Callable[..., Any], tmp_path: Path
+) -> None:
+    first = add()
+    second = add(encoder=random_esm2(tmp_path / "esm2_t1_toy.pt", seed=4), overwrite=True)
+    assert first.table.metadata["encoder_sha256"] != second.table.metadata["encoder_sha256"]
+
+
+def test_a_home_that_cannot_be_made_is_one_line(
+    files: dict[str, Path], esm2: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("UCE_HOME", str(files["pep"] / "home"))
+    command = ["species", "add", "--name", SPECIES, "--taxon", str(TAXON), "--encoder", str(esm2)]
+    for words in ([*command, "--fasta", str(files["pep"])], ["species", "check", "human"]):
+        assert main(words) == StorageError.exit_code
+        said = capsys.readouterr().err.splitlines()[-1]
+        assert "cannot be made" in said
+        assert "Point UCE_HOME at a folder of yours" in said
+
+
 def test_one_kind_is_made_by_one_file_of_weights(add: Callable[..., Any], tmp_path: Path) -> None:
     add()
     other = random_esm2(tmp_path / "esm2_t1_toy.pt", seed=4)
-    with pytest.raises(ModelError, match=r"the table of lepus_europaeus was made by weights .* do not fit together"):
+    with pytest.raises(ModelError, match=r"lepus_europaeus.h5ad: was made by weights .* do not fit together"):
         add("lepus_timidus", 62621, other)
 
 

@@ -184,3 +184,9 @@ def test_gene_modules_load_without_torch_or_anndata():
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("names", [{"encoder": "../../evil"}, {"encoder": ""}, {"species": "a/b"}, {"species": "x\ny"}])
+def test_names_that_would_leave_the_folder_of_tables_are_refused(human, names):
+    with pytest.raises(ModelError, match="both become names of files"):
+        replace(human, **names)

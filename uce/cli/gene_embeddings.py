@@ -25,8 +25,12 @@ def add_commands(commands: Commands) -> None:
 
 
 def _run(args: argparse.Namespace) -> int:
+    from uce.errors import UsageError
     from uce.files import atomic_path, check_writable, refuse_overwrite
 
+    if not args.output.endswith(".h5ad"):
+        msg = f"--output {args.output}: an AnnData file is written; use a name that ends in .h5ad."
+        raise UsageError(msg)
     path = refuse_overwrite(args.output, overwrite=args.overwrite)
     check_writable(path.parent)
     from uce.gene_embedding import gene_embeddings

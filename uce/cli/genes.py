@@ -10,6 +10,7 @@ from uce.cli.parsers import Commands, add_command
 
 if TYPE_CHECKING:
     from uce.genes.adding import Added
+    from uce.genes.judging import TableHealth
     from uce.genes.tables import GeneTable
 
 
@@ -73,17 +74,22 @@ def _add_table_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _run_show(args: argparse.Namespace) -> int:
+    from uce.errors import UsageError
     from uce.genes.summary import describe, describe_gene
 
+    if args.gene and (args.picture or args.against):
+        msg = f"--picture and --against are of a whole table; leave out {args.gene}, or these."
+        raise UsageError(msg)
     table = _table(args)
     facts = describe_gene(table, args.gene) if args.gene else describe(table)
     if args.json:
         print(json.dumps(facts, indent=1))
-        return 0
-    for name, value in facts.items():
-        print(f"{name:24} {_shown(value)}")
-    if not args.gene:
-        _judge(table, args)
+    else:
+        for name, value in facts.items():
+            print(f"{name:24} {_shown(value)}")
+    if args.picture or not (args.gene or args.json):
+        health = _judged(table, args)
+        print(health, file=sys.stderr if args.json else sys.stdout)
     return 0
 
 
@@ -123,29 +129,28 @@ def _add_check(actions: Commands) -> None:
 
 
 def _run_check(args: argparse.Namespace) -> int:
-    return _judge(_table(args), args)
-
-
-def _judge(table: "GeneTable", args: argparse.Namespace) -> int:
-    """Judge, draw and say; the exit code is that of a bad table where it is not usable."""
     from uce.errors import ModelError
-    from uce.files import refuse_overwrite, user_folder
-    from uce.genes.adding import comparable
+
+    health = _judged(_table(args), args)
+    print(json.dumps(health.to_dict(), indent=1) if args.json else health)
+    return 0 if health.ok else ModelError.exit_code
+
+
+def _judged(table: "GeneTable", args: argparse.Namespace) -> "TableHealth":
+    """The health of a table, which is drawn as well."""
+    from uce.files import make_folder, refuse_overwrite, user_folder
     from uce.genes.judging import judge_table
-    from uce.genes.library import load_gene_table
+    from uce.genes.library import comparable, load_gene_table
     from uce.genes.pictures import draw_table
 
     if args.picture:
         refuse_overwrite(args.picture, overwrite=args.overwrite)
     others = [load_gene_table(args.against, encoder=table.encoder)] if args.against else comparable(table)
     health = judge_table(table, against=others)
-    path = args.picture or user_folder() / "pictures" / table.encoder / f"{table.species}.png"
-    if not args.picture:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    path = args.picture or make_folder(user_folder() / "pictures" / table.encoder) / f"{table.species}.png"
     draw_table(table, health, path, against=others)
-    print(json.dumps(health.to_dict(), indent=1) if args.json else health)
     print(f"picture: {path}", file=sys.stderr)
-    return 0 if health.ok else ModelError.exit_code
+    return health
 
 
 def _add_add(actions: Commands) -> None:
@@ -213,7 +218,13 @@ def _run_add(args: argparse.Namespace) -> int:
         annotation=args.annotation,
         relative=args.relative,
     )
-    making = Making(args.isoforms, args.long_proteins, args.device, args.precision, args.batch_tokens)
+    making = Making(
+        isoforms=args.isoforms,
+        long_proteins=args.long_proteins,
+        device=args.device,
+        precision=args.precision,
+        batch_tokens=args.batch_tokens,
+    )
     if args.dry_run:
         print(estimate_species(sources, args.encoder, making))
         return 0
@@ -239,9 +250,10 @@ def _report(added: "Added") -> int:
     say(added.health)
     say(f"picture: {added.picture}")
     print(added.path)
-    readers = models_that_read(added.table.encoder)
-    if readers:
+    if not added.health.ok:
+        return ModelError.exit_code
+    if readers := models_that_read(added.table.encoder):
         say(f"embed its cells: uce embed cells.h5ad --species {added.table.species} --model {readers[0]}")
     else:
         say(f"no model here reads {added.table.encoder} vectors yet; `uce pretrain` trains one, see docs/training.md")
-    return 0 if added.health.ok else ModelError.exit_code
+    return 0

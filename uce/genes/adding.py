@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from uce.devices import rank_and_world
-from uce.errors import InputError, ModelError, OutputExistsError, StorageError, UsageError
-from uce.files import check_writable
+from uce.errors import InputError, ModelError, OutputExistsError, UsageError
+from uce.files import make_folder
 from uce.genes.annotation import Annotation, read_annotation
 from uce.genes.bundled import bundled_species
 from uce.genes.catalogue import canonical_species, species_label
 from uce.genes.judging import TableHealth, judge_table
 from uce.genes.kinds import BUNDLED_ENCODER, PUBLISHED_ENCODER, plain_kind
-from uce.genes.library import list_species, load_gene_table, table_path
+from uce.genes.library import comparable, list_species, load_gene_table, table_path
 from uce.genes.names import UNLISTED, split_id
 from uce.genes.orthologs import Orthologs, borrow, orthologs_by_symbol, read_orthologs, table_from_orthologs
 from uce.genes.pictures import draw_table
@@ -24,7 +24,7 @@ from uce.genes.proteins.run import remove
 from uce.genes.proteins.weights import find_weights, read_weights
 from uce.genes.requests import Making, Sources, checked_taxon, kind_of
 from uce.genes.sources import published_chromosome_vectors
-from uce.genes.tables import UNPLACED, GeneTable, write_table
+from uce.genes.tables import UNPLACED, GeneTable, read_facts, write_table
 from uce.genes.vector_files import read_vector_file, table_from_vector_file
 from uce.locks import lock
 from uce.progress import say
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from uce.genes.proteins.estimate import Estimate
     from uce.genes.proteins.sequences import Proteome
 
-_JUDGES = ("homo_sapiens", "mus_musculus", "danio_rerio")  # whose tables a new one is compared with, in this order
 _LARGE = 2_000_000_000  # parameters of a protein encoder from which on the cost is said before any work
 
 
@@ -114,11 +113,13 @@ def add_species(
     _refuse_existing(path, species, kind, overwrite=overwrite)
     facts |= sources.record()
     annotation = read_annotation(sources.annotation) if sources.annotation else None
-    _make_folder(path.parent)
+    make_folder(path.parent)
     parts = path.with_name(f"{species}.parts")
     making = making or Making()
     order = _Order(species, kind, sources, making, encoder or "", facts, annotation, parts, quiet)
     with lock(path.with_name(path.name + ".lock"), wait=False) if rank == 0 else nullcontext():
+        if rank == 0:
+            _refuse_existing(path, species, kind, overwrite=overwrite)  # another run may have finished since
         if not resume:
             remove(parts)
         made = _make(order)
@@ -146,25 +147,23 @@ def estimate_species(sources: Sources, encoder: str | None, making: Making) -> "
     return _estimate(proteome, encoder, making)
 
 
-def comparable(table: GeneTable) -> list[GeneTable]:
-    """Up to two tables of other species with the same kind of vectors, to judge `table` by."""
-    there = [name for name in list_species(encoder=table.encoder) if name != table.species]
-    ordered = [name for name in _JUDGES if name in there] + [name for name in there if name not in _JUDGES]
-    tables = (load_gene_table(name, encoder=table.encoder) for name in ordered[:2])
-    return [other for other in tables if (other.encoder, other.dim) == (table.encoder, table.dim)]
-
-
 def _make(order: _Order) -> Made | None:
     """The table, or None in a process beside the first."""
     sources = order.sources
+    if not sources.relatives:
+        return _own(order)
+    orthologs, relative = _relatives(order)  # before the hours that proteins may take
     if not (sources.fasta or sources.embeddings):
-        orthologs, relative = _relatives(order)
         return table_from_orthologs(order.annotation, orthologs, relative, species=order.species, metadata=order.facts)
-    made = _from_proteins(order) if sources.fasta else _from_vectors(order)
-    if made is None or not sources.relatives:
-        return made
-    table, notes = borrow(made[0], order.annotation, *_relatives(order))
+    made = _own(order)
+    if made is None:
+        return None
+    table, notes = borrow(made[0], order.annotation, orthologs, relative)
     return table, (*made[1], *notes)
+
+
+def _own(order: _Order) -> Made | None:
+    return _from_proteins(order) if order.sources.fasta else _from_vectors(order)
 
 
 def _from_proteins(order: _Order) -> Made | None:
@@ -178,10 +177,11 @@ def _from_proteins(order: _Order) -> Made | None:
     if proteome.taxon not in (None, order.facts["taxon"]):
         notes = (*notes, f"the headers name taxon {proteome.taxon}, the table is of {order.facts['taxon']}")
     weights = find_weights(order.encoder)
-    if read_weights(weights)[1].linear_parameters >= _LARGE:
-        say(_estimate(proteome, order.encoder, making), quiet=order.quiet)
+    large = read_weights(weights)[1].linear_parameters >= _LARGE
+    if large and not order.quiet and rank_and_world()[0] == 0:
+        say(_estimate(proteome, order.encoder, making))
     encoder = load_esm2(weights, device=making.device, precision=making.precision)
-    _refuse_other_weights(order.kind, encoder.sha256)
+    _refuse_other_weights(order, encoder.sha256)
     vectors = embed_proteome(
         encoder,
         [protein.sequence for protein in proteome.proteins],
@@ -275,25 +275,19 @@ def _refuse_other_species(proteome: "Proteome", order: _Order) -> None:
         raise InputError(msg)
 
 
-def _refuse_other_weights(kind: str, sha256: str) -> None:
+def _refuse_other_weights(order: _Order, sha256: str) -> None:
     """All tables of a kind are made by the same weights: vectors of others would be noise beside them."""
-    for name in list_species(encoder=kind):
-        there = load_gene_table(name, encoder=kind).metadata.get("encoder_sha256", sha256)
+    for name in list_species(encoder=order.kind):
+        path = table_path(name, order.kind)
+        if name == order.species or not path.is_file():
+            continue
+        there = str(read_facts(path).get("encoder_sha256", sha256))
         if there != sha256:
             msg = (
-                f"{kind}: the table of {name} was made by weights {str(there)[:12]}.., this file is {sha256[:12]}... "
-                "Give the same file, or rename this one: vectors of the two do not fit together."
+                f"{path}: was made by weights {there[:12]}.., {order.encoder} has {sha256[:12]}... Give the same file, "
+                "or rename this one: vectors of the two do not fit together."
             )
             raise ModelError(msg)
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        msg = f"{folder}: cannot be made ({error.strerror}). Point UCE_HOME at a folder of yours."
-        raise StorageError(msg) from error
-    check_writable(folder)
 
 
 def _with_chromosomes(table: GeneTable) -> GeneTable:

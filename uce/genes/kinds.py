@@ -22,6 +22,11 @@ def plain_kind(encoder: str) -> str:
     return encoder.partition("+")[0]
 
 
+def is_kind(name: str) -> bool:
+    """Whether `name` can be that of a kind of vectors, and so of a folder."""
+    return _NAME.fullmatch(name) is not None
+
+
 def check_kind(encoder: str) -> str:
     """`encoder`, if it can be the name of a kind: it becomes the name of a folder.
 
@@ -30,7 +35,7 @@ def check_kind(encoder: str) -> str:
     UsageError
         It has other characters than letters, digits, '.', '_', '+' and '-', or more than 128.
     """
-    if not _NAME.fullmatch(encoder):
+    if not is_kind(encoder):
         msg = f"--encoder {printable(encoder)!r}: letters, digits, '.', '_' and '-' are allowed in a kind of vectors."
         raise UsageError(msg)
     return encoder

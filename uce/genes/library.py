@@ -1,6 +1,6 @@
 """Where gene tables are kept: the user's own and the bundled ones, by species and kind of vectors. Never downloads."""
 
-from functools import cache
+from functools import cache, lru_cache
 from importlib.resources import files
 from pathlib import Path
 
@@ -11,6 +11,8 @@ from uce.files import shorten, user_folder
 from uce.genes.catalogue import canonical_species, species_label
 from uce.genes.kinds import BUNDLED_ENCODER, how_to_make, plain_kind
 from uce.genes.tables import GeneTable, read_table
+
+_JUDGES = ("homo_sapiens", "mus_musculus", "danio_rerio")  # whose tables a new one is compared with, in this order
 
 
 def load_gene_table(species: str | Path, *, encoder: str = BUNDLED_ENCODER) -> GeneTable:
@@ -42,13 +44,13 @@ def load_gene_table(species: str | Path, *, encoder: str = BUNDLED_ENCODER) -> G
 
 
 def why_no_table(species: str, encoder: str) -> str:
-    """What to tell a user whose cells are of a species (Latin name) without a table of this kind of vectors."""
+    """What to tell a user who needs the table of a species (Latin name) that has none of this kind of vectors."""
     others = [kind for kind in table_kinds(species) if kind != encoder]
-    beside = f" There is one with vectors of {shorten(others)}, which are noise to this model." if others else ""
+    beside = f" There is one with vectors of {shorten(others)}; a model reads one kind alone." if others else ""
     shown = ", ".join(list_species(encoder=encoder)) or "none"
     return (
-        f"no gene table of {species_label(species)} with {encoder} vectors, and one is needed to embed its cells."
-        f"{beside} {how_to_make(species, encoder)}. Tables at hand: {shown}."
+        f"no gene table of {species_label(species)} with {encoder} vectors.{beside} {how_to_make(species, encoder)}. "
+        f"Tables at hand: {shown}."
     )
 
 
@@ -79,6 +81,14 @@ def _serves(kind: str, encoder: str) -> bool:
     return kind in (encoder, plain_kind(encoder))
 
 
+def comparable(table: GeneTable) -> list[GeneTable]:
+    """Up to two tables of other species with the same kind of vectors, to judge `table` by."""
+    there = [name for name in list_species(encoder=table.encoder) if name != table.species]
+    ordered = [name for name in _JUDGES if name in there] + [name for name in there if name not in _JUDGES]
+    tables = (load_gene_table(name, encoder=table.encoder) for name in ordered[:2])
+    return [other for other in tables if (other.encoder, other.dim) == (table.encoder, table.dim)]
+
+
 def table_names(species: str, *, encoder: str = BUNDLED_ENCODER) -> frozenset[str]:
     """The symbols of a species' table, and the ids of a user's own one; no vectors are read of bundled tables."""
     for kind in dict.fromkeys((encoder, plain_kind(encoder))):
@@ -104,7 +114,7 @@ def _cached(path: Path) -> GeneTable:
     return _read_once(str(path.resolve()), state.st_mtime_ns, state.st_size)
 
 
-@cache
+@lru_cache(maxsize=8)  # one may take half a gigabyte
 def _read_once(path: str, _mtime: int, _size: int) -> GeneTable:
     return read_table(path)
 

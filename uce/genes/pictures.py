@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from uce.errors import UsageError
-from uce.files import atomic_path, printable
+from uce.files import atomic_path, picture_path, printable
 from uce.genes.catalogue import species_label
 from uce.genes.judging import TableHealth
 from uce.genes.measures import Floats, centred, family_pairs, pair_cosines, random_pairs, same_symbol
@@ -39,10 +39,7 @@ def draw_table(table: GeneTable, health: TableHealth, path: str | Path, *, again
     UsageError
         The ending is not that of a picture.
     """
-    path = Path(path)
-    if path.suffix.lower() not in {".png", ".pdf", ".svg"}:
-        msg = f"{path}: not a picture. Use a name that ends in .png, .pdf or .svg."
-        raise UsageError(msg)
+    path = picture_path(path)
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(11, 7.4), layout="constrained")

@@ -13,7 +13,7 @@ from uce.genes.proteins.weights import encoder_name, find_weights
 _MOST_TAXON = 10**8
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Sources:
     """What a table is made from; exactly one of proteins, vectors, or relatives alone.
 
@@ -76,7 +76,7 @@ class Sources:
         return {**named, **{f"{name}_sha256": sha256_file(path) for name, path in files.items()}}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Making:
     """How proteins become vectors.
 

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from uce.errors import ModelError
 from uce.files import atomic_path, printable, sha256_arrays, shorten
+from uce.genes.kinds import is_kind
 
 FORMAT = "uce-gene-table"
 VERSION = 1
@@ -161,6 +162,10 @@ _OBS = {
 
 
 def _check(table: GeneTable) -> None:
+    if not is_kind(table.encoder) or not is_kind(table.species):
+        named = f"species {printable(table.species)!r}, vectors {printable(table.encoder)!r}"
+        msg = f"gene table: {named}: both become names of files; letters, digits, '.', '_', '+' and '-' are allowed."
+        raise ModelError(msg)
     place = f"gene table of {table.species}"
     if table.vectors.ndim != 2 or not table.vectors.shape[1]:
         msg = f"{place}: vectors of shape {table.vectors.shape}; (genes, width) is needed."
@@ -257,6 +262,32 @@ def read_table(path: str | Path) -> GeneTable:
     return table
 
 
+def read_facts(path: Path) -> dict[str, Any]:
+    """What the file of a gene table says of its making; no vectors are read.
+
+    Raises
+    ------
+    ModelError
+        The file cannot be read as a gene table.
+    """
+    import h5py
+    from anndata.io import read_elem
+
+    try:
+        with h5py.File(path, "r") as file:
+            _refuse_traps(file, path)
+            return {key: _scalar(value) for key, value in read_elem(file["uns/uce"]).items()}
+    except ModelError:
+        raise
+    except Exception as error:  # whatever anndata raises on a damaged file, with classes of its own among it
+        raise _damaged(path, error) from error
+
+
+def _damaged(path: Path, error: Exception) -> ModelError:
+    reason = printable(str(error), limit=120)
+    return ModelError(f"{path}: cannot be read as a gene table ({reason}). Copy or build it again.")
+
+
 def _read_parts(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """The arguments of `GeneTable.from_rows`, and what `uns["uce"]` says."""
     import h5py
@@ -274,8 +305,7 @@ def _read_parts(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     except ModelError:  # it is a ValueError too, and has said what is wrong
         raise
     except Exception as error:  # whatever anndata raises on a damaged file, with classes of its own among it
-        msg = f"{path}: cannot be read as a gene table ({printable(str(error), limit=120)}). Copy or build it again."
-        raise ModelError(msg) from error
+        raise _damaged(path, error) from error
     columns = {name: _column(frame[column]) for name, column in _OBS.items() if column in frame}
     ids = frame.index.to_numpy(dtype=np.str_)
     return {**columns, "ids": ids, "vectors": vectors, "chromosome_vectors": named}, facts

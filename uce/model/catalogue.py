@@ -26,7 +26,7 @@ from urllib.parse import urlsplit
 
 from uce import __version__
 from uce.errors import ModelError, StorageError
-from uce.files import check_writable, nearest, printable, sha256_file, shorten, user_folder, write_json
+from uce.files import check_writable, make_folder, nearest, printable, sha256_file, shorten, user_folder, write_json
 from uce.genes.proteins.weights import KnownEncoder, known_encoders, weights_folder
 from uce.locks import lock
 from uce.model.archives import unpack
@@ -80,7 +80,7 @@ def download(name: str, *, base_url: str | None = None, progress: bool = True) -
     model = registry()[name]
     installed = user_folder() / "models" / name
     folder = user_folder() / "downloads" / name
-    _make_folder(folder)
+    make_folder(folder)
     with lock(folder / ".lock"):
         if (installed / "config.json").is_file():
             return installed
@@ -97,21 +97,12 @@ def _download_encoder(encoder: KnownEncoder, *, base_url: str | None, progress: 
     file = RemoteFile(f"{encoder.name}.pt", id=0, size=None, about=encoder.about, ends_sha256=None)
     folder = weights_folder()
     path = folder / file.name
-    _make_folder(folder)
+    make_folder(folder)
     with lock(folder / ".lock"):
         arrived = next((found.stat().st_size for found in (path, _part(path)) if found.exists()), 0)
         check_writable(folder, needed_bytes=0 if path.exists() else max(0, file.about - arrived))
         _obtain(file, f"{base_url or encoder.address}/{file.name}", folder, progress=progress)
     return path
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        msg = f"{folder}: cannot be made ({error.strerror}). Point UCE_HOME at a folder of yours."
-        raise StorageError(msg) from error
-    check_writable(folder)
 
 
 def _missing_bytes(model: RegisteredModel, folder: Path) -> int:

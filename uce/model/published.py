@@ -18,7 +18,7 @@ from torch import Tensor
 
 from uce.cells.sentences import SentenceRule
 from uce.errors import ModelError, OutputExistsError
-from uce.files import refuse_overwrite, sha256_file, shorten, user_folder
+from uce.files import make_folder, refuse_overwrite, sha256_file, shorten, user_folder
 from uce.genes.catalogue import canonical_species, catalogue, find_species
 from uce.genes.kinds import PUBLISHED_ENCODER
 from uce.genes.sources import (
@@ -114,7 +114,7 @@ def import_published(
         _write(_gene_table(wanted[latin], files[latin], table, places, lookup), home, overwrite=overwrite)
         for latin in wanted
     ]
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(folder.parent)
     return save_model(
         folder,
         encoder=encoder,
@@ -256,7 +256,7 @@ def _check_order(vectors: Mapping[str, Tensor], rows: Tensor, path: Path) -> Non
 def _write(table: GeneTable, home: Path, *, overwrite: bool) -> dict[str, Any]:
     """Write a table unless the same one is there, and return its line of genes.json."""
     path = home / f"{table.species}.h5ad"
-    home.mkdir(parents=True, exist_ok=True)
+    make_folder(home)
     if path.exists() and not overwrite and read_table(path).sha256 != table.sha256:
         msg = f"{path} exists and differs. Move it away first."
         raise OutputExistsError(msg)
