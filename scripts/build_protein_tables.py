@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from uce.devices import rank_and_world
-from uce.errors import UceError
+from uce.errors import ModelError, UceError
 from uce.genes.adding import add_species, estimate_species
 from uce.genes.library import table_path
 from uce.genes.requests import Making, Sources, kind_of
@@ -41,6 +41,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.fetch and rank_and_world()[1] > 1:
         parser.error("--fetch works in one process: give it once without a launcher, then start the work with one.")
     making = Making(device=options.device, precision=options.precision, batch_tokens=options.batch_tokens)
+    if not options.manifest.is_file():
+        parser.error(f"{options.manifest}: no such file")
     rows = read_manifest(options.manifest, options.species)
     if unknown := set(options.species or ()) - {row["species"] for row in rows}:
         parser.error(f"not in {options.manifest.name}: {', '.join(sorted(unknown))}")
@@ -50,16 +52,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         try:
             sources = get_sources(row, options.proteomes, fetch_missing=options.fetch)
             if options.dry_run:
-                cost = estimate_species(sources, options.encoder, making)
+                cost = estimate_species(row["species"], sources, options.encoder, making, taxon=int(row["taxon"]))
                 print(cost)
                 hours += cost.hours
             else:
-                make(row, sources, options.encoder, making)
+                code = make(row, sources, options.encoder, making) or code
         except UceError as error:  # the other species are made all the same
             tell(f"error: {error}")
             code = error.exit_code
     if options.dry_run:
-        print(f"all together: {hours:.1f} hours")
+        print(f"{'those' if code else 'all'} together: {hours:.1f} hours")
     return code
 
 
@@ -86,18 +88,19 @@ def get_sources(row: dict[str, str], folder: Path, *, fetch_missing: bool) -> So
     return Sources(fasta=paths[0], annotation=paths[1])
 
 
-def make(row: dict[str, str], sources: Sources, encoder: str, making: Making) -> None:
-    """Add the species unless its table is there and of the same files."""
+def make(row: dict[str, str], sources: Sources, encoder: str, making: Making) -> int:
+    """Add the species unless its table is there and of the same files; returns an exit code."""
     path = table_path(row["species"], kind_of(sources, encoder))
     if path.is_file():
         facts, now = read_table(path).metadata, sources.record()
         if all(facts.get(name) == value for name, value in now.items()):
-            tell(f"there already: {path}")
-            return
+            tell(f"there already ({facts.get('health')}): {path}")
+            return ModelError.exit_code if facts.get("health") == "not usable" else 0
     added = add_species(row["species"], sources, taxon=int(row["taxon"]), encoder=encoder, making=making)
     if added:
         tell(str(added.health))
         print(added.path)
+    return 0 if added is None or added.health.ok else ModelError.exit_code
 
 
 if __name__ == "__main__":

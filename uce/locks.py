@@ -48,6 +48,7 @@ def lock(path: str | Path, *, wait: bool = True) -> Iterator[None]:
         yield
     finally:
         path.unlink(missing_ok=True)
+        _guard(path).unlink(missing_ok=True)
 
 
 def _created(path: Path) -> bool:
@@ -89,9 +90,13 @@ def _runs(pid: int) -> bool:
     return True
 
 
+def _guard(path: Path) -> Path:
+    return path.with_name(path.name + ".guard")
+
+
 def _remove_abandoned(path: Path) -> None:
     """Remove the lock unless somebody else did and a new owner holds it: of several who see a dead owner, one acts."""
-    with path.with_name(path.name + ".guard").open("a") as guard:
+    with _guard(path).open("a") as guard:
         fcntl.flock(guard, fcntl.LOCK_EX)
         if _abandoned(path, _owner(path)):
             path.unlink(missing_ok=True)

@@ -253,7 +253,7 @@ def test_vectors_made_elsewhere_are_imported_and_have_the_published_tokens_of_ch
     files: dict[str, Path], symbols: list[str], tmp_path: Path
 ) -> None:
     torch.manual_seed(1)
-    torch.save({symbol: torch.randn(48) for symbol in symbols}, tmp_path / "hare.pt")
+    torch.save({symbol: torch.randn(5120) for symbol in symbols}, tmp_path / "hare.pt")
     sources = Sources(embeddings=tmp_path / "hare.pt", annotation=files["genes"])
     with pytest.raises(UsageError, match="--embeddings needs --encoder"):
         add_species(SPECIES, sources, taxon=TAXON, quiet=True)
@@ -261,7 +261,7 @@ def test_vectors_made_elsewhere_are_imported_and_have_the_published_tokens_of_ch
     assert added is not None
     named = load_gene_table(SPECIES, encoder="esm2_t48_15B_UR50D").chromosome_vectors
     torch.manual_seed(TAXON)
-    drawn = torch.normal(mean=0.0, std=1.0, size=(3, 48)).numpy()
+    drawn = torch.normal(mean=0.0, std=1.0, size=(3, 5120)).numpy()
     assert sorted(named) == ["1", "2", "3"]
     np.testing.assert_array_equal(np.stack([named[name] for name in ("1", "2", "3")]), drawn)
 
@@ -310,6 +310,33 @@ def test_a_home_that_cannot_be_made_is_one_line(
         assert "Point UCE_HOME at a folder of yours" in said
 
 
+@pytest.mark.parametrize(
+    ("kind", "width"), [("esm2_t48_15B_UR50D", 5120), ("orthogroups-v1", 256), ("esm2_t6_8M_UR50D", 320)]
+)
+def test_vectors_of_another_width_than_their_kind_are_refused(
+    kind: str, width: int, symbols: list[str], tmp_path: Path, uce_home: Path
+) -> None:
+    torch.save({symbol: torch.randn(48) for symbol in symbols}, tmp_path / "hare.pt")
+    with pytest.raises(ModelError, match=rf"hare.pt: vectors 48 wide; those of {kind} are {width:,} wide"):
+        add_species(SPECIES, Sources(embeddings=tmp_path / "hare.pt"), taxon=TAXON, encoder=kind, quiet=True)
+    assert list(uce_home.rglob("*")) == [uce_home / "genes"]
+
+
+def test_the_width_of_a_kind_of_ones_own_is_that_of_its_first_table(symbols: list[str], tmp_path: Path) -> None:
+    for name, width in (("a", 8), ("b", 9)):
+        torch.save({symbol: torch.randn(width) for symbol in symbols}, tmp_path / f"{name}.pt")
+    add_species(SPECIES, Sources(embeddings=tmp_path / "a.pt"), taxon=TAXON, encoder="mine", quiet=True)
+    with pytest.raises(ModelError, match=r"b\.pt: vectors 9 wide; those of mine are 8 wide"):
+        add_species("lepus_timidus", Sources(embeddings=tmp_path / "b.pt"), taxon=62621, encoder="mine", quiet=True)
+
+
+def test_proteins_that_are_left_out_are_counted_in_a_note(add: Callable[..., Any], files: dict[str, Path]) -> None:
+    with files["pep"].open("a") as stream:
+        stream.write(">PX pep gene:ENSLEUG00000000099 gene_symbol:XX\nMK*TAY\n>PY pep\nMKTAYKK\n")
+    notes = add(sources=Sources(fasta=files["pep"])).notes
+    assert "2 proteins are left out (1 inner stop, 1 without a gene)" in notes
+
+
 def test_one_kind_is_made_by_one_file_of_weights(add: Callable[..., Any], tmp_path: Path) -> None:
     add()
     other = random_esm2(tmp_path / "esm2_t1_toy.pt", seed=4)
@@ -327,6 +354,7 @@ def test_one_kind_is_made_by_one_file_of_weights(add: Callable[..., Any], tmp_pa
         ({"species": "chicken", "taxon": 12345}, r"--taxon 12345: that of chicken \(gallus_gallus\) is 9031"),
         ({"species": "hare"}, "species 'hare' is not known"),
         ({"encoder": ""}, "--fasta needs --encoder"),
+        ({"species": "bad!!"}, r"species 'bad!!' is not known"),
     ],
 )
 def test_contradictions_are_refused_before_any_work(

@@ -37,7 +37,9 @@ def test_a_variant_of_a_kind_falls_back_on_the_plain_one(human):
 
 def test_a_missing_table_names_the_command_that_makes_it_and_the_other_kinds(human):
     install(human, "esm2_small")
-    with pytest.raises(ModelError, match=r"human \(homo_sapiens\) with esm2_t33_650M_UR50D.*esm2_small, orthogroups-v1;") as info:
+    with pytest.raises(
+        ModelError, match=r"human \(homo_sapiens\) with esm2_t33_650M_UR50D.*esm2_small, orthogroups-v1;"
+    ) as info:
         load_gene_table("human", encoder="esm2_t33_650M_UR50D")
     assert "uce species add --name homo_sapiens --taxon 9606" in str(info.value)
     assert "--fasta PEP.fa.gz --encoder esm2_t33_650M_UR50D" in str(info.value)

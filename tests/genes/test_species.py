@@ -235,3 +235,19 @@ def test_whole_annotations_with_their_noncoding_names_are_told_right(shared):
         as_10x = np.where(genes.symbol == "", genes.gene_id, genes.symbol)
         assert detect_species(var_of(as_10x)).species == species
         assert detect_species(var_of(genes.symbol[genes.symbol != ""])).species == species
+
+
+@pytest.mark.parametrize(
+    "name", ["lepus_europaeus", "mus_musculus_c57bl6nj", "canis_lupus_dingo", "drosophila_simulans"]
+)
+def test_species_that_the_catalogue_does_not_know_go_by_their_latin_name(name):
+    assert canonical_species(name.replace("_", " ").capitalize()) == name
+
+
+def test_a_slip_of_the_pen_is_refused_unless_it_is_the_name_of_a_new_species():
+    with pytest.raises(UsageError, match=r"'gallus_galus' is not known. Did you mean gallus_gallus"):
+        canonical_species("gallus_galus")
+    assert canonical_species("gallus_galus", new=True) == "gallus_galus"
+    for bad in ("hare", "1abc_def", "a/b_c", "gallus_"):
+        with pytest.raises(UsageError):
+            canonical_species(bad, new=True)

@@ -12,8 +12,10 @@ from uce.errors import ModelError
 
 PACKAGE = Path(uce.__file__).parent
 MAY_LOAD_TENSORS = {"genes/sources.py"}
-MAY_USE_NETWORK = {"model/catalogue.py"}
-NETWORK = {"urllib.request", "http.client", "requests", "ftplib", "httpx"}
+# The one fetches models that a user names; the other sends a model where a user asks for that, and fetches nothing.
+MAY_USE_NETWORK = {"model/catalogue.py", "model/hub.py"}
+MAY_PUSH = {"cli/models.py"}
+NETWORK = {"urllib.request", "http.client", "requests", "ftplib", "httpx", "httpx2", "aiohttp", "huggingface_hub"}
 
 
 def sources() -> list[tuple[str, ast.Module]]:
@@ -61,9 +63,13 @@ def test_arrays_of_others_are_loaded_without_objects() -> None:
                 assert options.get("allow_pickle") == "False", name
 
 
-def test_one_module_speaks_to_the_network() -> None:
+def test_two_modules_speak_to_the_network() -> None:
     speaking = {name for name, tree in sources() if imported(tree) & NETWORK}
-    assert speaking <= MAY_USE_NETWORK
+    assert speaking == MAY_USE_NETWORK
+
+
+def test_nothing_is_pushed_but_by_the_command() -> None:
+    assert {name for name, tree in sources() if "uce.model.hub" in imported(tree)} == MAY_PUSH
 
 
 def test_a_model_that_is_not_here_is_an_error_that_says_how_to_get_it() -> None:

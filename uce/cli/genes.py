@@ -168,7 +168,9 @@ def _add_add(actions: Commands) -> None:
         "--fasta", type=Path, help="proteins (.fa, .fa.gz) of Ensembl, GENCODE, UniProt or NCBI RefSeq"
     )
     sources.add_argument("--gene-map", type=Path, metavar="TSV", help="protein id, gene id[, symbol], for bare headers")
-    sources.add_argument("--embeddings", type=Path, metavar="FILE", help="vectors made elsewhere (.pt, .h5, .h5ad)")
+    sources.add_argument(
+        "--embeddings", type=Path, metavar="FILE", help="vectors made elsewhere: .pt, .h5, .h5ad, .npz"
+    )
     sources.add_argument("--orthologs", type=Path, metavar="CSV", help="gene, human gene[, weight]")
     sources.add_argument("--by-symbol", action="store_true", help="take the human gene of the same symbol")
     sources.add_argument("--relative", default="homo_sapiens", metavar="SPECIES", help="instead of human")
@@ -226,7 +228,7 @@ def _run_add(args: argparse.Namespace) -> int:
         batch_tokens=args.batch_tokens,
     )
     if args.dry_run:
-        print(estimate_species(sources, args.encoder, making))
+        print(estimate_species(args.name, sources, args.encoder, making, taxon=args.taxon))
         return 0
     added = add_species(
         args.name,

@@ -1,7 +1,8 @@
-"""The commands about models: list, show, import and download."""
+"""The commands about models: list, show, import, download and push."""
 
 import argparse
 import json
+import sys
 from pathlib import Path
 
 from uce.cli.parsers import Commands, add_command
@@ -9,12 +10,15 @@ from uce.cli.parsers import Commands, add_command
 
 def add_commands(commands: Commands) -> None:
     """Add the commands of this room to the parser."""
-    parser = add_command(commands, "models", "list, show, import and download models", example="models show uce-mini")
+    parser = add_command(
+        commands, "models", "list, show, import, download and push models", example="models show uce-mini"
+    )
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     _add_list(actions)
     _add_show(actions)
     _add_import(actions)
     _add_download(actions)
+    _add_push(actions)
 
 
 def _add_list(actions: Commands) -> None:
@@ -45,11 +49,13 @@ def _add_show(actions: Commands) -> None:
 
 
 def _run_show(args: argparse.Namespace) -> int:
+    from uce.model.card import split_card
     from uce.model.folders import find_model
 
     folder = find_model(args.model)
     name = "config.json" if args.json else "README.md"
-    print((folder / name).read_text(encoding="utf-8").rstrip())
+    text = (folder / name).read_text(encoding="utf-8")
+    print((text if args.json else split_card(text)[1]).rstrip())
     return 0
 
 
@@ -112,3 +118,46 @@ def _run_download(args: argparse.Namespace) -> int:
 
     print(download(args.name))
     return 0
+
+
+def _add_push(actions: Commands) -> None:
+    parser = add_command(
+        actions,
+        "push",
+        "check a model and send its folder to the Hugging Face hub",
+        example="models push my-model --repo me/my-model",
+    )
+    parser.add_argument("model", help="name or folder")
+    parser.add_argument("--repo", required=True, metavar="USER/NAME", help="where on the hub; made if it is missing")
+    parser.add_argument("--private", action="store_true", help="make it private")
+    parser.add_argument("--revision", metavar="BRANCH", help="branch of the repository (main); made if it is missing")
+    parser.add_argument("--token-file", type=Path, help="file with a token (HF_TOKEN, or that of hf auth login)")
+    parser.add_argument("--yes", action="store_true", help="do not ask")
+    parser.set_defaults(run=_run_push)
+
+
+def _run_push(args: argparse.Namespace) -> int:
+    from uce.model.hub import pack, push, read_token
+
+    parcel = pack(args.model, repo=args.repo)
+    token = read_token(args.token_file)
+    where = f"{args.repo}, branch {args.revision}" if args.revision else args.repo
+    print(f"{parcel.name} to {where}{', private' if args.private else ''}:", file=sys.stderr)
+    for name, size in parcel.sizes.items():
+        print(f"  {name:18} {size:>14,} bytes", file=sys.stderr)
+    if not (args.yes or _agreed()):
+        print("nothing was sent.", file=sys.stderr)
+        return 0
+    pushed = push(parcel, token=token, private=args.private, branch=args.revision)
+    print(f"{pushed.url} commit {pushed.commit}")
+    return 0
+
+
+def _agreed() -> bool:
+    from uce.errors import UsageError
+
+    if not sys.stdin.isatty():
+        msg = "nobody can be asked here whether to send this. Pass --yes."
+        raise UsageError(msg)
+    print("Send it? [y/N] ", end="", file=sys.stderr, flush=True)
+    return sys.stdin.readline().strip().lower() in ("y", "yes")

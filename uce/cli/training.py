@@ -1,4 +1,4 @@
-"""The commands that train."""
+"""The commands that train, and hand on what was trained."""
 
 import argparse
 from pathlib import Path
@@ -8,6 +8,11 @@ from uce.cli.parsers import Commands, add_command
 
 def add_commands(commands: Commands) -> None:
     """Add the commands of this room to the parser."""
+    _add_pretrain(commands)
+    _add_export(commands)
+
+
+def _add_pretrain(commands: Commands) -> None:
     parser = add_command(
         commands,
         "pretrain",
@@ -26,4 +31,40 @@ def _run_pretrain(args: argparse.Namespace) -> int:
     from uce.training.settings import PretrainConfig
 
     print(pretrain(read_config(PretrainConfig, args.config, overrides=args.overrides), out=args.output))
+    return 0
+
+
+def _add_export(commands: Commands) -> None:
+    parser = add_command(
+        commands,
+        "export",
+        "write the model of a run as a folder to share, its card filled from the run",
+        example="export runs/mini -o my-model --licence CC-BY-4.0",
+    )
+    parser.add_argument("folder", metavar="RUN", type=Path, help="folder of uce pretrain, or one of its snapshots")
+    place = parser.add_mutually_exclusive_group(required=True)
+    place.add_argument("-o", "--output", type=Path, help="folder to write")
+    place.add_argument("--install", action="store_true", help="write it where models are found by name")
+    parser.add_argument("--step", type=int, metavar="N", help="take the snapshot after N steps (the newest)")
+    parser.add_argument("--name", help="of the model (that of the folder, or of the run)")
+    parser.add_argument("--scores", type=Path, metavar="JSON", help="file with an object of scores, for the card")
+    parser.add_argument("--licence", metavar="TEXT", help="of the weights (what the configuration says)")
+    parser.add_argument("--overwrite", action="store_true", help="replace a model folder")
+    parser.set_defaults(run=_run_export)
+
+
+def _run_export(args: argparse.Namespace) -> int:
+    from uce.training.export import export
+
+    print(
+        export(
+            args.folder,
+            out=args.output,
+            step=args.step,
+            name=args.name,
+            scores=args.scores,
+            licence=args.licence,
+            overwrite=args.overwrite,
+        )
+    )
     return 0

@@ -1,7 +1,7 @@
 """A species is added: its proteins, its orthologues or vectors made elsewhere become a judged gene table."""
 
 from collections import Counter
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,7 +16,7 @@ from uce.genes.bundled import bundled_species
 from uce.genes.catalogue import canonical_species, species_label
 from uce.genes.judging import TableHealth, judge_table
 from uce.genes.kinds import BUNDLED_ENCODER, PUBLISHED_ENCODER, plain_kind
-from uce.genes.library import comparable, list_species, load_gene_table, table_path
+from uce.genes.library import comparable, kind_width, list_species, load_gene_table, table_path
 from uce.genes.names import UNLISTED, split_id
 from uce.genes.orthologs import Orthologs, borrow, orthologs_by_symbol, read_orthologs, table_from_orthologs
 from uce.genes.pictures import draw_table
@@ -117,28 +117,34 @@ def add_species(
     parts = path.with_name(f"{species}.parts")
     making = making or Making()
     order = _Order(species, kind, sources, making, encoder or "", facts, annotation, parts, quiet)
-    with lock(path.with_name(path.name + ".lock"), wait=False) if rank == 0 else nullcontext():
-        if rank == 0:
-            _refuse_existing(path, species, kind, overwrite=overwrite)  # another run may have finished since
-        if not resume:
+    try:
+        with lock(path.with_name(path.name + ".lock"), wait=False) if rank == 0 else nullcontext():
+            if rank == 0:
+                _refuse_existing(path, species, kind, overwrite=overwrite)  # another run may have finished since
+            if not resume:
+                remove(parts)
+            made = _make(order)
+            if made is None:
+                return None
+            added = _install(_with_chromosomes(made[0]), path, (*(annotation.notes if annotation else ()), *made[1]))
             remove(parts)
-        made = _make(order)
-        if made is None:
-            return None
-        table, notes = made
-        added = _install(_with_chromosomes(table), path, (*(annotation.notes if annotation else ()), *notes))
-        remove(parts)
-    return added
+            return added
+    finally:
+        with suppress(OSError):  # it is not empty, unless nothing came of this
+            path.parent.rmdir()
 
 
-def estimate_species(sources: Sources, encoder: str | None, making: Making) -> "Estimate":
+def estimate_species(
+    name: str, sources: Sources, encoder: str | None, making: Making, *, taxon: int | None = None
+) -> "Estimate":
     """What it costs to embed the proteins of `sources` on this machine, from a measured sample; see `estimate`.
 
     Raises
     ------
     UsageError
-        There are no proteins, or no encoder.
+        There are no proteins, or no encoder; or the species is not one.
     """
+    checked_taxon(canonical_species(name, new=True), taxon)
     if not sources.fasta or not encoder:
         msg = "--dry-run estimates the work of --encoder on the proteins of --fasta; give both."
         raise UsageError(msg)
@@ -174,6 +180,9 @@ def _from_proteins(order: _Order) -> Made | None:
     making = order.making
     proteome, notes = _read_proteins(order.sources, order.annotation)
     _refuse_other_species(proteome, order)
+    if left_out := sum(proteome.dropped.values()):
+        reasons = ", ".join(f"{count:,} {reason}" for reason, count in sorted(proteome.dropped.items()))
+        notes = (*notes, f"{left_out:,} proteins are left out ({reasons})")
     if proteome.taxon not in (None, order.facts["taxon"]):
         notes = (*notes, f"the headers name taxon {proteome.taxon}, the table is of {order.facts['taxon']}")
     weights = find_weights(order.encoder)
@@ -214,6 +223,13 @@ def _from_proteins(order: _Order) -> Made | None:
 
 def _from_vectors(order: _Order) -> Made:
     file = read_vector_file(order.sources.embeddings or "")
+    width, found = kind_width(order.kind), file.vectors.shape[1]
+    if width not in (None, found):
+        msg = (
+            f"{file.path}: vectors {found:,} wide; those of {order.kind} are {width:,} wide. "
+            "Give as --encoder the name of what made these."
+        )
+        raise ModelError(msg)
     return table_from_vector_file(
         file, species=order.species, encoder=order.kind, annotation=order.annotation, metadata=order.facts
     )

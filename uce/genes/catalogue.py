@@ -10,7 +10,7 @@ from importlib.resources import files
 from uce.errors import UsageError
 from uce.files import nearest, printable, user_folder
 
-_LATIN = re.compile(r"[a-z]{3,}(_[a-z]{2,}){1,2}")
+_LATIN = re.compile(r"[a-z]{3,}(_[a-z0-9]+){1,4}")  # also a strain, as Ensembl names it: mus_musculus_c57bl6nj
 _SLIP = 0.85  # likeness of two names of which one is the other, mistyped: gallus_galus
 
 

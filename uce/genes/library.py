@@ -10,6 +10,7 @@ from uce.errors import ModelError
 from uce.files import shorten, user_folder
 from uce.genes.catalogue import canonical_species, species_label
 from uce.genes.kinds import BUNDLED_ENCODER, how_to_make, plain_kind
+from uce.genes.proteins.weights import known_encoders
 from uce.genes.tables import GeneTable, read_table
 
 _JUDGES = ("homo_sapiens", "mus_musculus", "danio_rerio")  # whose tables a new one is compared with, in this order
@@ -79,6 +80,20 @@ def list_species(*, encoder: str = BUNDLED_ENCODER) -> list[str]:
 
 def _serves(kind: str, encoder: str) -> bool:
     return kind in (encoder, plain_kind(encoder))
+
+
+def kind_width(encoder: str) -> int | None:
+    """How wide the vectors of a kind are: as in the tables that are there, else as published; None where none tells."""
+    import h5py
+
+    if plain_kind(encoder) == BUNDLED_ENCODER:
+        return _bundled(_bundled_species()[0]).dim
+    for path in sorted((user_folder() / "genes").glob("*/*.h5ad")):
+        if plain_kind(path.parent.name) == plain_kind(encoder):
+            with h5py.File(path, "r") as file:
+                return int(file["X"].shape[1])
+    known = known_encoders().get(plain_kind(encoder))
+    return known.architecture.dim if known else None
 
 
 def comparable(table: GeneTable) -> list[GeneTable]:

@@ -70,7 +70,8 @@ class Sources:
         files = {name: Path(path) for name, path in given.items() if path is not None}
         for name, path in files.items():
             if not path.is_file():
-                msg = f"{path}: no such file, given as --{'gtf' if name == 'annotation' else name.replace('_', '-')}."
+                what = "a folder, not a file" if path.is_dir() else "no such file"
+                msg = f"{path}: {what}, given as --{'gtf' if name == 'annotation' else name.replace('_', '-')}."
                 raise InputError(msg)
         named = {name: path.name for name, path in files.items()}
         return {**named, **{f"{name}_sha256": sha256_file(path) for name, path in files.items()}}
@@ -95,6 +96,11 @@ class Making:
     device: str = "auto"
     precision: str = "auto"
     batch_tokens: int = 4096
+
+    def __post_init__(self) -> None:
+        if self.batch_tokens < 1:
+            msg = f"--batch-tokens {self.batch_tokens}: a whole number above 0 is needed."
+            raise UsageError(msg)
 
 
 def kind_of(sources: Sources, encoder: str | None) -> str:

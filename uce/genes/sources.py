@@ -225,7 +225,10 @@ def read_tensors(path: Path) -> Any:
         named = _refused(path, str(error)) if isinstance(error, UnpicklingError) else ""
         reason = str(error).rpartition("WeightsUnpickler error:")[2].strip().partition("\n")[0] or type(error).__name__
         msg = f"{path}: not readable as tensors ({printable(reason)}). Download it again."
-        if named:
+        if named.startswith("numpy."):
+            way = "Save it with plain text keys and tensors, or as .npz"
+            msg = f"{path}: holds {named}, which only code can read. {way}."
+        elif named:
             msg = f"{path}: asks to run {named}, which is refused. Only tensors are read; do not use this file."
         raise ModelError(msg) from error
 

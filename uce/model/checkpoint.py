@@ -144,7 +144,7 @@ def check_table(model: Model, table: GeneTable) -> None:
         weights = (
             f"weights {found[:12]}.., {model.name} was trained with those of {shorten(sorted(k[:12] for k in known))}"
         )
-        msg = f"{place}, made by {weights}. Use that file: {recipe}."
+        msg = f"{place}, made by {weights}. Use that file (and --overwrite): {recipe}."
         raise ModelError(msg)
 
 
