@@ -93,6 +93,15 @@ def _computes_bf16() -> bool:
     return re.search(r"\b(avx512_bf16|amx_bf16|bf16)\b", facts) is not None
 
 
+def memory_bytes(device: "torch.device") -> int:
+    """What a device has: the free memory of a graphics processor of its own, else all memory of the machine."""
+    import torch
+
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
 def arithmetic(device: "torch.device", precision: ProteinPrecision) -> AbstractContextManager[Any]:
     """A context in which matrix products run in `precision`; norms and sums stay in float32."""
     import torch

@@ -14,14 +14,26 @@ def say(text: object, *, quiet: bool = False) -> None:
 
 
 class Progress:
-    """A bar with rate and time left; on a terminal it moves, in a log file it writes a line every half minute."""
+    """A bar with rate and time left; on a terminal it moves, in a log file it writes a line every half minute.
 
-    def __init__(self, what: str, total: int, *, unit: str, quiet: bool = False) -> None:
+    Parameters
+    ----------
+    initial
+        Units that were done before, which the rate leaves out.
+    scaled
+        Write large numbers as 12.3k and 4.56M.
+    """
+
+    def __init__(
+        self, what: str, total: int, *, unit: str, quiet: bool = False, initial: int = 0, scaled: bool = False
+    ) -> None:
         every = 0.2 if sys.stderr.isatty() else 30.0
         self._bar: tqdm[Any] = tqdm(
             total=total,
+            initial=initial,
             desc=what,
             unit=f" {unit}",
+            unit_scale=scaled,
             disable=quiet or not total,
             file=sys.stderr,
             mininterval=every,
@@ -41,3 +53,7 @@ class Progress:
     def advance(self, count: int) -> None:
         """Count `count` more units as done."""
         self._bar.update(count)
+
+    def note(self, text: str) -> None:
+        """Write `text` behind the bar from its next line on."""
+        self._bar.set_postfix_str(text, refresh=False)

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from uce.errors import InputError
-from uce.genes.annotation import Annotation, Gene, read_annotation
-from uce.genes.gene import chromosome_name, place_order, stable_id, stable_protein
+from uce.genes.annotation import Annotation, read_annotation
+from uce.genes.gene import Gene, chromosome_name, place_order, stable_id, stable_protein
 
 
 def row(sequence: str, kind: str, start: int, end: int, attributes: str) -> str:
@@ -250,6 +250,20 @@ def test_a_table_of_genes_needs_only_their_ids(end: str, separator: str, zipped:
     assert list(read_annotation(path).genes) == ["A", "B"]
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        "#!genome-build GRCz11\n\n# by hand\ngene_id,symbol,chromosome,start\nG1,tp53,5,24086227\n",
+        "Gene ID,Symbol,Chromosome,Start\nG1,tp53,5,24086227\n",
+        "Gene stable ID\tGene name\tChromosome/scaffold name\tGene start (bp)\nG1\ttp53\t5\t24086227\n",
+        '"gene-id","symbol","chromosome","start"\n"G1","tp53","5","24086227"\n',
+    ],
+    ids=["comments", "other spelling", "BioMart", "quoted"],
+)
+def test_a_table_of_genes_is_known_by_its_header_however_that_is_written(content: str, tmp_path: Path) -> None:
+    assert read(tmp_path, content).genes == {"G1": Gene("G1", "tp53", (), "", "5", 24086227)}
+
+
 LONG = "c" * 129
 
 
@@ -262,7 +276,7 @@ LONG = "c" * 129
         (row("1", "exon", 5, 9, "ID=e1"), r"no row describes a gene"),
         (row("1", "gene", 5, 9, ""), r"no row describes a gene"),
         ("gene_id,symbol\n", r"no row describes a gene"),
-        ("1\te\tgene\t5\t9\n", r"line 1: 5 columns instead of 9 \(.*\)\. Give GTF or GFF3"),
+        ("1\te\tgene\t5\t9\n", r"line 1: 5 columns instead of 9 \(.*\)\. Give GTF, GFF3, or CSV"),
         ("#\nchr1\t0\t5\tA\n", r"line 2: 4 columns instead of 9, a BED file by its look"),
         ("chr1\t0\t5\tA\t.\t+\t0\t5\t0\n", r"line 1: A to \. is no range of bases"),
         (row("1", "gene", 5, 9, "ID=a") + row("1", "gene", 9, 5, "ID=b"), r"line 2: 9 to 5 is no range of bases"),
@@ -271,8 +285,9 @@ LONG = "c" * 129
         (row("1\x1b[31m", "gene", 1, 5, "ID=a"), r"line 1: '1.*x1b\[31m' cannot name a chromosome"),
         (row(LONG, "gene", 1, 5, "ID=a"), r"line 1: 'c+\.\.\.' cannot name a chromosome"),
         ("ensembl,symbol\nA,B\n", r"line 1: 1 columns instead of 9"),
-        ("gene_id;symbol\nA;B\n", r"line 1: no column gene_id among gene_id;symbol"),
+        ("gene_id;symbol\nA;B\n", r"line 1: 1 columns instead of 9 .* or CSV with a column gene_id"),
         ("gene_id,symbol\nA,B\nC\n", r"line 3: 1 fields where the header has 2"),
+        ("\n#made by hand\ngene_id,symbol\nA,B\nC\n", r"line 5: 1 fields where the header has 2"),
         ("gene_id,symbol\n,B\n", r"line 2: no gene_id"),
         ("gene_id,chromosome,start\nA,1,0\n", r"line 2: start '0' is not a base"),
         ("gene_id,chromosome,start\nA,1,1e5\n", r"line 2: start '1e5' is not a base"),

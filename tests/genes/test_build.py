@@ -10,7 +10,7 @@ import pytest
 
 from uce.errors import InputError
 from uce.genes.proteins.build import table_from_vectors
-from uce.genes.proteins.sequences import Protein
+from uce.genes.proteins.headers import Protein
 from uce.genes.tables import read_table, write_table
 
 PROTEINS = [

@@ -15,7 +15,7 @@ from uce import devices
 from uce.errors import ModelError, UsageError
 from uce.genes.proteins import estimate as room
 from uce.genes.proteins.esm2 import load_esm2
-from uce.genes.proteins.estimate import Estimate, estimate, fit_rates, layer_timer, memory_bytes
+from uce.genes.proteins.estimate import Estimate, estimate, fit_rates, layer_timer, needed_bytes
 from uce.genes.proteins.weights import Architecture, known_encoders, weights_folder
 
 LARGEST = "esm2_t48_15B_UR50D"
@@ -49,11 +49,14 @@ def test_hours_are_those_of_all_batches_by_the_fitted_law(by_law: list[tuple[int
     assert found.hours == pytest.approx(33 * (sum(law(1, tokens) for tokens in windows) + law(1, 100)) / 3600, rel=0.02)
 
 
-def test_hours_grow_with_proteins_and_layers_and_shrink_with_processes(by_law: list[tuple[int, int]]) -> None:
+def test_hours_grow_with_proteins_and_layers_and_shrink_with_processes(
+    by_law: list[tuple[int, int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
     once = estimate("esm2_t33_650M_UR50D", LENGTHS)
     assert estimate("esm2_t33_650M_UR50D", LENGTHS * 2).hours == pytest.approx(2 * once.hours, rel=0.02)
-    assert estimate("esm2_t33_650M_UR50D", LENGTHS, processes=4).hours == pytest.approx(once.hours / 4)
     assert estimate("esm2_t6_8M_UR50D", LENGTHS).hours == pytest.approx(once.hours * 6 / 33)
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    assert estimate("esm2_t33_650M_UR50D", LENGTHS).hours == pytest.approx(once.hours / 4)
 
 
 def test_processes_are_those_of_the_launcher(by_law: list[tuple[int, int]], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -75,6 +78,28 @@ def test_the_sample_is_bounded_on_slow_machines_and_still_gives_the_law(slowness
     rates = fit_rates(shapes, measure, budget_seconds=20)
     assert sum(taken) < 30
     np.testing.assert_allclose(rates, [slowness * 2e-5, slowness * 3e-8], rtol=1e-6)
+
+
+def test_the_sample_takes_little_memory_whatever_the_batches() -> None:
+    tokens: list[int] = []
+
+    def measure(rows: int, length: int) -> float:
+        tokens.append(rows * length)
+        return 1e-3 * law(rows, length)
+
+    rates = fit_rates(np.array([[80_000, 100], [10_000, 1024]]), measure)
+    assert max(tokens) <= 16_384
+    np.testing.assert_allclose(rates, [2e-8, 3e-11], rtol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["cuda", "mps"])
+def test_a_clock_on_a_graphics_processor_waits_for_it(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    waited: list[str] = []
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda _: waited.append("cuda"))
+    monkeypatch.setattr(torch.mps, "synchronize", lambda: waited.append("mps"))
+    room._synchronize(torch.device(kind))
+    room._synchronize(torch.device("cpu"))
+    assert waited == [kind]
 
 
 def test_each_sample_is_measured_twice_after_a_warm_up_and_the_best_counts() -> None:
@@ -110,16 +135,16 @@ def test_disk_is_that_of_the_weights_the_run_and_the_table(by_law: list[tuple[in
 def test_memory_is_that_of_weights_in_their_precision_and_of_the_largest_call() -> None:
     size = known_encoders()[LARGEST].architecture
     none = np.zeros((0, 2), dtype=np.int64)
-    assert memory_bytes(size, none, "fp32") == pytest.approx(60.4e9, rel=0.01)
-    assert memory_bytes(size, none, "bf16") == pytest.approx(30.2e9, rel=0.01)
+    assert needed_bytes(size, none, "fp32") == pytest.approx(60.4e9, rel=0.01)
+    assert needed_bytes(size, none, "bf16") == pytest.approx(30.2e9, rel=0.01)
     small, large = np.array([[4, 100]]), np.array([[4, 1000], [4, 100]])
-    assert memory_bytes(size, none, "fp32") < memory_bytes(size, small, "fp32") < memory_bytes(size, large, "fp32")
+    assert needed_bytes(size, none, "fp32") < needed_bytes(size, small, "fp32") < needed_bytes(size, large, "fp32")
 
 
 def test_what_it_says_is_a_few_clear_lines_of_an_estimate(
     by_law: list[tuple[int, int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(room, "_machine_bytes", lambda _: 24 * 10**9)
+    monkeypatch.setattr(room, "memory_bytes", lambda _: 24 * 10**9)
     text = str(estimate(LARGEST, LENGTHS, genes=200))
     assert text.splitlines()[0] == (
         "esm2_t48_15B_UR50D (48 layers, 5,120 wide) in fp32 on cpu. An estimate from a sample measured on this machine:"
@@ -136,7 +161,7 @@ def test_what_it_says_is_a_few_clear_lines_of_an_estimate(
 
 
 @pytest.mark.parametrize(
-    ("hours", "text"), [(0.0, "1 minutes"), (0.5, "30 minutes"), (1.26, "1.3 hours"), (312.4, "312 hours (13 days)")]
+    ("hours", "text"), [(0.0, "1 minute"), (0.5, "30 minutes"), (1.26, "1.3 hours"), (312.4, "312 hours (13 days)")]
 )
 def test_durations_read_well(hours: float, text: str) -> None:
     shown = Estimate("e", Architecture(1, 8, 1), "cpu", "fp32", 1, 1, 1, 1, hours, 1, 1, 0, 1, 1)
@@ -194,7 +219,7 @@ def test_weights_take_the_memory_reckoned_with(
     for precision in ("fp32", "bf16"):
         module = load_esm2(path, precision=precision).module
         held = sum(values.numel() * values.element_size() for values in module.parameters())
-        assert held == memory_bytes(Architecture(3, 48, 4), np.zeros((0, 2), dtype=np.int64), module_precision(module))
+        assert held == needed_bytes(Architecture(3, 48, 4), np.zeros((0, 2), dtype=np.int64), module_precision(module))
 
 
 def module_precision(module: torch.nn.Module) -> str:

@@ -392,9 +392,8 @@ def test_the_report_starts_with_the_verdict_and_goes_into_json(other: GeneTable)
     assert content["problems"] == list(health.problems)
 
 
-def test_one_seed_gives_one_answer(other: GeneTable) -> None:
+def test_the_same_table_gives_the_same_answer(other: GeneTable) -> None:
     assert judged(proteins(1), against=[other]) == judged(proteins(1), against=[other])
-    assert judged(proteins(1), seed=1).families != judged(proteins(1), seed=2).families
 
 
 @pytest.mark.parametrize("species", bundled_species())

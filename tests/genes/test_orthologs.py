@@ -102,7 +102,9 @@ def test_an_equal_pair_counts_once(tmp_path):
         ("gene,human_gene,weight\nG1,H,1\nG1,H,2\n", "line 3: G1 and H have two weights"),
         ("gene,human_gene\nG1\n", "line 2: 1 fields where the header has 2"),
         ("gene,human_gene\nG1,\n", "no gene with a relative"),
-        ("gene,human_gene\nG1,\0\n", "not text"),
+        ("# by hand\ngene,human_gene\nG1\n", "line 3: 1 fields"),
+        ("gene,human_gene\nG1," + "x" * 200_000 + "\n", "line 2: not readable as CSV"),
+        ("x" * 200_000, "line 1: no column gene among none"),
     ],
 )
 def test_a_bad_list_is_refused_with_its_line(tmp_path, text, said):

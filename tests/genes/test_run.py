@@ -133,47 +133,36 @@ import json, os, sys, time, torch
 torch.set_num_threads(1)
 from uce.genes.proteins import run
 from uce.genes.proteins.esm2 import embed_sequences, load_esm2
-weights, sequences, folder, pause, output = sys.argv[1:]
+weights, sequences, folder, pause = sys.argv[1:]
 def slow(*args, **options):
     time.sleep(float(pause))
     return embed_sequences(*args, **options)
 run.embed_sequences = slow
-vectors = run.embed_proteome(load_esm2(weights), json.load(open(sequences)), folder, batch_tokens=700, quiet=True)
-if vectors is None:
-    print("none")
-else:
-    open(output, "wb").write(vectors.tobytes())
+print(run.embed_proteome(load_esm2(weights), json.load(open(sequences)), folder, batch_tokens=700, quiet=True))
 """
 
 
 @pytest.fixture(scope="module")
 def start(weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., subprocess.Popen[str]]:
-    """Start a process of its own on a folder; the vectors go to `output`."""
+    """Start a process of its own on a folder."""
     sequences = tmp_path_factory.mktemp("sequences") / "sequences.json"
     sequences.write_text(json.dumps(SEQUENCES))
 
-    def start(
-        folder: Path, output: Path, *, pause: float = 0.0, rank: int = 0, world: int = 1
-    ) -> subprocess.Popen[str]:
-        command = [sys.executable, "-c", WORKER, str(weights), str(sequences), str(folder), str(pause), str(output)]
+    def start(folder: Path, *, pause: float = 0.0, rank: int = 0, world: int = 1) -> subprocess.Popen[str]:
+        command = [sys.executable, "-c", WORKER, str(weights), str(sequences), str(folder), str(pause)]
         environment = {**os.environ, "RANK": str(rank), "WORLD_SIZE": str(world), "OMP_NUM_THREADS": "1"}
         return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
     return start
 
 
-@pytest.fixture(scope="module")
-def undisturbed(start: Callable[..., subprocess.Popen[str]], tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    """What one process gives that nobody disturbs."""
-    folder = tmp_path_factory.mktemp("undisturbed")
-    finish(start(folder / "run", folder / "vectors"))
-    return (folder / "vectors").read_bytes()
-
-
-def finish(process: subprocess.Popen[str]) -> str:
-    out, error = process.communicate(timeout=60)
-    assert process.returncode == 0, error
-    return out
+@pytest.fixture
+def undisturbed(encoder: ProteinEncoder, tmp_path: Path) -> bytes:
+    """What one process gives that nobody disturbs, with as many threads as the others have."""
+    torch.set_num_threads(1)
+    vectors = embed_proteome(encoder, SEQUENCES, tmp_path / "undisturbed", batch_tokens=700, quiet=True)
+    assert vectors is not None
+    return vectors.tobytes()
 
 
 def kill_half_way(process: subprocess.Popen[str], folder: Path, *, rank: int = 0) -> None:
@@ -190,23 +179,28 @@ def stored(folder: Path) -> int:
 
 
 def test_a_killed_run_goes_on_and_ends_in_the_bytes_of_one_that_was_not(
-    start: Callable[..., subprocess.Popen[str]], undisturbed: bytes, tmp_path: Path
+    start: Callable[..., subprocess.Popen[str]], undisturbed: bytes, embed: Callable[..., np.ndarray], tmp_path: Path
 ) -> None:
     folder = tmp_path / "run"
-    kill_half_way(start(folder, tmp_path / "vectors", pause=0.15), folder)
+    kill_half_way(start(folder, pause=0.15), folder)
     assert 3 <= stored(folder) < DISTINCT
     assert (folder / "rank-0000.lock").exists()
-    finish(start(folder, tmp_path / "vectors"))
-    assert (tmp_path / "vectors").read_bytes() == undisturbed
+    assert embed().tobytes() == undisturbed
 
 
 def test_two_processes_share_the_work_and_the_first_has_the_bytes_of_one(
-    start: Callable[..., subprocess.Popen[str]], undisturbed: bytes, tmp_path: Path
+    start: Callable[..., subprocess.Popen[str]],
+    undisturbed: bytes,
+    embed: Callable[..., np.ndarray],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
 ) -> None:
     folder = tmp_path / "run"
-    both = [start(folder, tmp_path / f"{rank}", rank=rank, world=2) for rank in range(2)]
-    assert [finish(process) for process in both] == ["", "none\n"]
-    assert (tmp_path / "0").read_bytes() == undisturbed
+    other = start(folder, rank=1, world=2)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert embed(patience=60).tobytes() == undisturbed
+    out, error = other.communicate(timeout=60)
+    assert (other.returncode, out) == (0, "None\n"), error
     with database(folder, 0) as first, database(folder, 1) as second:
         shares = [store.execute("SELECT count(*) FROM vectors").fetchone()[0] for store in (first, second)]
     assert sum(shares) == DISTINCT
@@ -214,15 +208,13 @@ def test_two_processes_share_the_work_and_the_first_has_the_bytes_of_one(
 
 
 def test_what_a_lost_process_left_is_completed_by_any_number_of_others(
-    start: Callable[..., subprocess.Popen[str]], undisturbed: bytes, tmp_path: Path
+    start: Callable[..., subprocess.Popen[str]], undisturbed: bytes, embed: Callable[..., np.ndarray], tmp_path: Path
 ) -> None:
     folder = tmp_path / "run"
-    lost = start(folder, tmp_path / "1", pause=0.15, rank=1, world=2)
-    kill_half_way(lost, folder, rank=1)
+    kill_half_way(start(folder, pause=0.15, rank=1, world=2), folder, rank=1)
     left = stored(folder)
     assert 3 <= left < DISTINCT
-    finish(start(folder, tmp_path / "0"))
-    assert (tmp_path / "0").read_bytes() == undisturbed
+    assert embed().tobytes() == undisturbed
     with database(folder) as store:
         assert store.execute("SELECT count(*) FROM vectors").fetchone()[0] == DISTINCT - left
 
@@ -317,6 +309,15 @@ def test_a_damaged_row_is_said_and_its_batch_computed_again(
     assert "rank-0000.sqlite: 1 damaged vectors; they are computed again." in capsys.readouterr().err
 
 
+def test_a_database_that_another_process_begins_again_is_passed_over(
+    embed: Callable[..., np.ndarray], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    embed()
+    gone = tmp_path / "run" / "rank-0001.sqlite"
+    monkeypatch.setattr(Path, "glob", lambda folder, _: [folder / "rank-0000.sqlite", gone])
+    assert stored(tmp_path / "run") == DISTINCT
+
+
 def test_vectors_of_another_width_are_not_taken(embed: Callable[..., np.ndarray], tmp_path: Path) -> None:
     embed()
     assert stored(tmp_path / "run") == DISTINCT
@@ -343,7 +344,9 @@ def test_vectors_of_another_plan_are_not_mixed_in(
     encoder: ProteinEncoder,
 ) -> None:
     embed(SEQUENCES[:2])
-    with pytest.raises(OutputExistsError, match=rf"run: holds an unfinished run with {message}\. Repeat the old"):
+    with pytest.raises(
+        OutputExistsError, match=rf"run: holds an unfinished run with {message}\. Repeat .* or pass --no-resume"
+    ):
         embed(SEQUENCES[:2], encoder=replace(encoder, **change), **options)
 
 
@@ -351,7 +354,7 @@ def test_vectors_of_another_plan_are_not_mixed_in(
 def test_a_damaged_plan_is_one_clear_line(content: str, embed: Callable[..., np.ndarray], tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "plan.json").write_text(content)
-    with pytest.raises(OutputExistsError, match=r"plan\.json: not readable\. Delete .*run to start again"):
+    with pytest.raises(OutputExistsError, match=r"plan\.json: not readable\. Pass --no-resume"):
         embed()
 
 

@@ -8,15 +8,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from uce.errors import InputError
-from uce.genes.annotation import Annotation, Gene, read_annotation
-from uce.genes.proteins.headers import read_assembly, read_header, read_organism
+from uce.genes.annotation import Annotation, read_annotation
+from uce.genes.gene import Gene
+from uce.genes.proteins.gene_map import read_gene_map
+from uce.genes.proteins.headers import Protein, read_assembly, read_header, read_organism
 from uce.genes.proteins.sequences import (
     RESIDUES,
-    Protein,
     Proteome,
     clean_residues,
     place_proteins,
-    read_gene_map,
     read_proteome,
 )
 
@@ -97,10 +97,10 @@ def test_any_header_is_read_without_an_error(header: str) -> None:
     read_assembly(header)
 
 
-@given(st.text(alphabet=sorted(RESIDUES | set("jlagv .-*\t")), max_size=60))
+@given(st.text(alphabet=sorted(set(RESIDUES) | set("jlagv .-*\t")), max_size=60))
 def test_cleaned_residues_are_those_esm2_knows(text: str) -> None:
     cleaned = clean_residues(text)
-    assert set(cleaned) <= RESIDUES | {"*"}
+    assert set(cleaned) <= set(RESIDUES) | {"*"}
     assert not cleaned.endswith("*")
     assert clean_residues(cleaned) == cleaned
 
@@ -185,6 +185,14 @@ def test_a_broken_fasta_is_one_clear_line(content: bytes, message: str, tmp_path
         read_proteome(path)
     assert str(caught.value).startswith(str(path))
     assert str(caught.value).isprintable()
+
+
+def test_a_genome_is_known_long_before_its_end(tmp_path: Path) -> None:
+    path = tmp_path / "genome.fa.gz"
+    records = (f">chr{n}\n{'ACGTTGCAAC' * 1000}\n" for n in range(40))
+    path.write_bytes(gzip.compress("".join(records).encode(), mtime=0)[:-12])  # so cut that its end cannot be read
+    with pytest.raises(InputError, match=r"genome\.fa\.gz: nucleotides"):
+        read_proteome(path)
 
 
 def test_a_missing_fasta_is_named(tmp_path: Path) -> None:

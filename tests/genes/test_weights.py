@@ -131,7 +131,7 @@ def test_the_kind_of_vectors_is_the_stem(stem: str) -> None:
 )
 def test_what_cannot_name_a_kind_of_vectors_is_refused(stem: str) -> None:
     with pytest.raises(ModelError, match=r"cannot name a kind of gene vectors. Rename the file"):
-        encoder_name(Path("w.pt"), stem)
+        encoder_name(Path(f"{stem}.pt"))
 
 
 def test_a_hash_recorded_beside_the_file_is_read(tmp_path: Path) -> None:

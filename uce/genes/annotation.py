@@ -10,16 +10,21 @@ from pathlib import Path
 
 from uce.errors import InputError
 from uce.files import printable
-from uce.genes.delimited import read_columns
+from uce.genes.delimited import column_names, first_line, read_columns
 from uce.genes.gene import Gene, chromosome_name, other_names, place_level, stable_id, stable_protein
 from uce.genes.gff import Found, read_gff
 from uce.genes.lines import read_lines
 from uce.genes.tables import UNPLACED
 
-__all__ = ["Annotation", "Gene", "read_annotation"]
-
 _KIND = "a GTF, a GFF3 or a table of genes"
-_COLUMNS = {name: (name,) for name in ("gene_id", "symbol", "aliases", "biotype", "chromosome", "start")}
+_COLUMNS = {  # each by our name, then by BioMart's
+    "gene_id": ("gene_id", "gene_stable_id", "ensembl_gene_id"),
+    "symbol": ("symbol", "gene_name"),
+    "aliases": ("aliases", "gene_synonym"),
+    "biotype": ("biotype", "gene_type"),
+    "chromosome": ("chromosome", "chromosome/scaffold_name"),
+    "start": ("start", "gene_start_(bp)"),
+}
 _FORM = "gene_id[,symbol,aliases,biotype,chromosome,start]"
 _MISSING = frozenset({"", "NA", "NaN"})  # "nan" and "na" are genes of the fly
 _ACCESSION = re.compile(r"N[CTW]_\d+\.\d+")
@@ -87,7 +92,8 @@ def read_annotation(path: str | Path) -> Annotation:
     """Read the genes of a GTF, a GFF3 or a table with a column `gene_id`; plain or gzip, told apart by content.
 
     GTF and GFF3 of Ensembl, GENCODE, RefSeq and files of their form are read line by line. A table (CSV or TSV) may
-    have the columns symbol, aliases (joined by "|"), biotype, chromosome and start beside gene_id; others are ignored.
+    have the columns symbol, aliases (joined by "|"), biotype, chromosome and start beside gene_id; others are ignored,
+    BioMart's names of columns understood.
     Chromosomes get Ensembl's names (see `chromosome_name`). A gene on several sequences has the place on the chromosome
     before those on scaffolds, alternative loci and patches; copies in the pseudoautosomal region are genes of X.
 
@@ -100,11 +106,11 @@ def read_annotation(path: str | Path) -> Annotation:
     proteins: dict[str, str] = {}
     with closing(read_lines(path, _KIND)) as lines:
         numbered = enumerate(lines, start=1)
-        first = next(((n, line) for n, line in numbered if not line.startswith("#") and not line.isspace()), None)
+        first = first_line(numbered)
         if first is None:
             msg = f"{file}: no rows; {_KIND} is needed."
             raise InputError(msg)
-        if "gene_id" in _header(first[1]):
+        if set(_COLUMNS["gene_id"]) & set(column_names(first[1])):
             found = _read_table(Path(path))
         else:
             found, proteins = read_gff(chain([first], numbered), file)
@@ -113,10 +119,6 @@ def read_annotation(path: str | Path) -> Annotation:
         raise InputError(msg)
     genes = dict(sorted(found.genes.items()))
     return Annotation(genes, proteins, tuple(_notes(found)), file)
-
-
-def _header(line: str) -> set[str]:
-    return {name.strip().strip('"').lower() for name in re.split(r"[,;\t]", line)}
 
 
 def _read_table(path: Path) -> Found:

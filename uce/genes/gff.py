@@ -177,7 +177,8 @@ def _columns(line: str, place: str) -> list[str]:
     if len(row) != 9:
         bed = len(row) > 2 and row[1].isdecimal() and row[2].isdecimal()
         kind = ", a BED file by its look" if bed else ""
-        msg = f"{place}: {len(row)} columns instead of 9{kind} ({printable(line.strip(), limit=40)}). Give GTF or GFF3."
+        shown = printable(line.strip(), limit=40)
+        msg = f"{place}: {len(row)} columns instead of 9{kind} ({shown}). Give GTF, GFF3, or CSV with a column gene_id."
         raise InputError(msg)
     whole = row[3].isdecimal() and row[4].isdecimal() and len(row[4]) <= _MOST_DIGITS
     if not (whole and 1 <= int(row[3]) <= int(row[4])):

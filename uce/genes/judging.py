@@ -120,15 +120,13 @@ class TableHealth:
         return "\n".join([*lines, *(f"warning: {text}" for text in self.warnings)])
 
 
-def judge_table(table: GeneTable, *, against: Sequence[GeneTable] = (), seed: int = 0) -> TableHealth:
+def judge_table(table: GeneTable, *, against: Sequence[GeneTable] = ()) -> TableHealth:
     """Measure a gene table and judge it, alone and against tables of other species with vectors of the same kind.
 
     Parameters
     ----------
     against
         Tables of the same kind and width; genes of the same symbol are expected to have near vectors.
-    seed
-        Chooses the random pairs and samples; the same seed gives the same numbers.
 
     Raises
     ------
@@ -139,18 +137,18 @@ def judge_table(table: GeneTable, *, against: Sequence[GeneTable] = (), seed: in
         _check_comparable(table, other)
     units = centred(table.vectors)
     first = copies(units)
-    pairs = random_pairs(len(table), seed)
+    pairs = random_pairs(len(table))
     background = pair_cosines(units, pairs)
-    directions, possible = used_directions(table.vectors, np.unique(first), seed)
+    directions, possible = used_directions(table.vectors, np.unique(first))
     health = TableHealth(
         **_content(table),
-        **_lengths_and_copies(table, first, seed),
+        **_lengths_and_copies(table, first),
         raw=cosines(_raw_cosines(table, pairs)),
         centred=cosines(background),
         directions=directions,
         directions_possible=possible,
-        families=family_test(table.symbols, units, background, seed),
-        orthologues=tuple(orthologue_test(table, units, other, centred(other.vectors), seed) for other in against),
+        families=family_test(table.symbols, units, background),
+        orthologues=tuple(orthologue_test(table, units, other, centred(other.vectors)) for other in against),
     )
     problems, warnings = findings(health, _faulty_copies(table, first))
     return replace(health, problems=problems, warnings=warnings)
@@ -172,10 +170,10 @@ def _content(table: GeneTable) -> dict[str, Any]:
     }
 
 
-def _lengths_and_copies(table: GeneTable, first: NDArray[np.int64], seed: int) -> dict[str, Any]:
+def _lengths_and_copies(table: GeneTable, first: NDArray[np.int64]) -> dict[str, Any]:
     group = np.bincount(first)
     lengths = np.linalg.norm(table.vectors, axis=1)
-    sample = np.random.default_rng(seed).permutation(len(table))[:1000]
+    sample = np.random.default_rng(0).permutation(len(table))[:1000]
     return {
         "duplicated": float((group[first] > 1).mean()),
         "largest_group": int(group.max()),

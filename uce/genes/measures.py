@@ -5,18 +5,19 @@ raw cosine of two unrelated proteins is .91 in ESM2 8M), and species differ in i
 """
 
 import re
-from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from uce.genes.names import sole_owners
 from uce.genes.tables import GeneTable
 
 Floats = NDArray[np.float32]
 Pairs = NDArray[np.int64]
 
 RANDOM_PAIRS = 20_000
+_MOST_MEMBERS = 500  # of a stem; pairs grow with the square
 _PAIRS_PER_STEM, _FEWEST_PAIRS, _FEWEST_STEMS = 10, 50, 10
 _MOST_ORTHOLOGUES, _FEWEST_ORTHOLOGUES, _FEWEST_ALIGNED = 2_000, 30, 30
 # More than the 2,560 numbers of the widest ESM2 that anybody could stretch to the next one's width.
@@ -119,9 +120,9 @@ def pair_cosines(units: Floats, pairs: Pairs, others: Floats | None = None) -> F
     return np.concatenate(found) if found else np.zeros(0, np.float32)
 
 
-def random_pairs(genes: int, seed: int = 0) -> Pairs:
+def random_pairs(genes: int) -> Pairs:
     """Up to 20,000 pairs (pairs, 2) of different rows, the same for the same seed."""
-    drawn = np.random.default_rng(seed).integers(genes, size=(RANDOM_PAIRS, 2))
+    drawn = np.random.default_rng(0).integers(genes, size=(RANDOM_PAIRS, 2))
     return np.asarray(drawn[drawn[:, 0] != drawn[:, 1]])
 
 
@@ -157,13 +158,13 @@ def copies(units: Floats) -> Pairs:
     return first
 
 
-def used_directions(vectors: Floats, distinct: Pairs, seed: int = 0) -> tuple[int, int]:
+def used_directions(vectors: Floats, distinct: Pairs) -> tuple[int, int]:
     """Numerical rank of the centred `distinct` rows (3,000 at most), and what it can be at most.
 
     Vectors stretched to a larger width by a linear map, interpolation, repetition or zeros keep the rank they had.
     With fewer genes than that rank, only columns that repeat another or are constant give them away.
     """
-    rows = np.sort(np.random.default_rng(seed).permutation(distinct)[:_RANK_SAMPLE])
+    rows = np.sort(np.random.default_rng(0).permutation(distinct)[:_RANK_SAMPLE])
     width, most = vectors.shape[1], min(len(rows) - 1, vectors.shape[1])
     columns = np.unique(vectors[rows].T, axis=0)
     different = int((np.ptp(columns, axis=1) > 0).sum())
@@ -175,7 +176,7 @@ def used_directions(vectors: Floats, distinct: Pairs, seed: int = 0) -> tuple[in
     return int((squared > squared[-1] * _ROUNDING**2).sum()), most
 
 
-def family_pairs(symbols: NDArray[np.str_], seed: int = 0) -> tuple[Pairs, Pairs]:
+def family_pairs(symbols: NDArray[np.str_]) -> tuple[Pairs, Pairs]:
     """Pairs (pairs, 2) of genes whose symbols share a stem, ten per stem at most, and the number (pairs,) of the stem.
 
     Symbols that are alike up to their case are one gene on several loci, and no pair.
@@ -185,7 +186,7 @@ def family_pairs(symbols: NDArray[np.str_], seed: int = 0) -> tuple[Pairs, Pairs
         folded = symbol.lower()
         if (found := _STEM.match(folded)) and found[0] not in _NO_FAMILY:
             members.setdefault(found[0], {}).setdefault(folded, row)
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     families = [sorted(rows.values()) for _, rows in sorted(members.items()) if len(rows) > 1]
     drawn = [_some_pairs(rows, rng) for rows in families]
     if not drawn:
@@ -194,15 +195,15 @@ def family_pairs(symbols: NDArray[np.str_], seed: int = 0) -> tuple[Pairs, Pairs
 
 
 def _some_pairs(rows: list[int], rng: np.random.Generator) -> Pairs:
-    left, right = np.triu_indices(len(rows), 1)
+    left, right = np.triu_indices(min(len(rows), _MOST_MEMBERS), 1)
     kept = rng.permutation(len(left))[:_PAIRS_PER_STEM]
     members = np.array(rows, np.int64)
     return np.stack([members[left[kept]], members[right[kept]]], axis=1)
 
 
-def family_test(symbols: NDArray[np.str_], units: Floats, random: Floats, seed: int = 0) -> FamilyTest | None:
+def family_test(symbols: NDArray[np.str_], units: Floats, random: Floats) -> FamilyTest | None:
     """Family pairs against the cosines of `random` pairs; None with fewer than 50 pairs or 10 stems."""
-    pairs, stems = family_pairs(symbols, seed)
+    pairs, stems = family_pairs(symbols)
     n_stems = int(stems[-1]) + 1 if len(stems) else 0
     if len(pairs) < _FEWEST_PAIRS or n_stems < _FEWEST_STEMS:
         return None
@@ -222,27 +223,22 @@ def _placement(values: Floats, background: Floats) -> NDArray[np.float64]:
 
 def same_symbol(first: GeneTable, second: GeneTable) -> Pairs:
     """Rows (pairs, 2) of genes with one symbol, case ignored, that one gene of each table has."""
-    left, right = _once(first.symbols), _once(second.symbols)
+    left, right = (
+        sole_owners((symbol.lower(), row) for row, symbol in enumerate(table.symbols.tolist()))
+        for table in (first, second)
+    )
     names = sorted(left.keys() & right.keys())
     return np.array([(left[name], right[name]) for name in names], np.int64).reshape(-1, 2)
 
 
-def _once(symbols: NDArray[np.str_]) -> dict[str, int]:
-    folded = [symbol.lower() for symbol in symbols.tolist()]
-    counts = Counter(folded)
-    return {name: row for row, name in enumerate(folded) if name and counts[name] == 1}
-
-
-def orthologue_test(
-    first: GeneTable, units: Floats, second: GeneTable, others: Floats, seed: int = 0
-) -> OrthologueTest:
+def orthologue_test(first: GeneTable, units: Floats, second: GeneTable, others: Floats) -> OrthologueTest:
     """Compare two tables of one kind, `units` and `others` their centred unit vectors, by symbol and by space."""
     every = same_symbol(first, second)
     shared = len(every) / max(1, min(int((table.symbols != "").sum()) for table in (first, second)))
-    pairs = every[np.sort(np.random.default_rng(seed).permutation(len(every))[:_MOST_ORTHOLOGUES])]
+    pairs = every[np.sort(np.random.default_rng(0).permutation(len(every))[:_MOST_ORTHOLOGUES])]
     means = [table.vectors.mean(axis=0, dtype=np.float64) for table in (first, second)]
     lengths = float(np.linalg.norm(means[0]) * np.linalg.norm(means[1]))
-    space = (float(means[0] @ means[1]) / lengths if lengths else 0.0, alignment(units, others, seed))
+    space = (float(means[0] @ means[1]) / lengths if lengths else 0.0, alignment(units, others))
     n = len(pairs)
     if n < _FEWEST_ORTHOLOGUES:
         return OrthologueTest(second.species, n, shared, None, None, None, None, None, *space)
@@ -256,7 +252,7 @@ def orthologue_test(
     return OrthologueTest(second.species, n, shared, auc, error, *found, *space)
 
 
-def alignment(first: Floats, second: Floats, seed: int = 0) -> float | None:
+def alignment(first: Floats, second: Floats) -> float | None:
     """Correlation of the covariances of two sets of unit vectors, the part that all directions share taken off.
 
     The RV coefficient (Robert and Escoufier 1976) between directions, from mean squared cosines within and between up
@@ -264,7 +260,7 @@ def alignment(first: Floats, second: Floats, seed: int = 0) -> float | None:
     """
     if min(len(first), len(second)) < _FEWEST_ALIGNED:
         return None
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     left, right = (rows[np.sort(rng.permutation(len(rows))[:2000])] for rows in (first, second))
     isotropic = 1.0 / first.shape[1]
     within = [_squares(rows @ rows.T, same=True) - isotropic for rows in (left, right)]

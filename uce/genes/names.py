@@ -5,13 +5,23 @@ import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from functools import cache
+from typing import TypeVar
 
 from uce.genes.catalogue import catalogue
+
+T = TypeVar("T")
 
 _QUOTES = " \t\r\n\v\f\u00a0\ufeff\"'`\u2018\u2019\u201c\u201d"
 UNLISTED = "unlisted_species"
 # A prefix on fewer names than this share is a stray transgene or leftover, not a second species of the reference.
 _PREFIX_SHARE = 0.01
+
+
+def sole_owners(pairs: Iterable[tuple[str, T]]) -> dict[str, T]:
+    """Name -> what it stands for; names that are empty or stand for several are left out."""
+    listed = list(pairs)
+    counts = Counter(name for name, _ in listed)
+    return {name: owner for name, owner in listed if name and counts[name] == 1}
 
 
 def tidy(name: str) -> str:

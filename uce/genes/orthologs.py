@@ -6,7 +6,6 @@ none.
 """
 
 import math
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +22,7 @@ from uce.genes.delimited import read_columns
 from uce.genes.gene import Gene, stable_id
 from uce.genes.kinds import BUNDLED_ENCODER, plain_kind
 from uce.genes.lookup import name_index
+from uce.genes.names import sole_owners
 from uce.genes.overlap import check_overlap, is_coding, unplaced_gene
 from uce.genes.tables import GeneTable
 
@@ -110,20 +110,14 @@ def orthologs_by_symbol(annotation: Annotation, relative: GeneTable) -> Ortholog
     InputError
         No symbol is shared.
     """
-    ours = [(gene.symbol.lower(), gene.id) for gene in annotation.genes.values() if gene.symbol and is_coding(gene)]
-    theirs = zip(map(str.lower, relative.symbols.tolist()), relative.ids.tolist(), strict=True)
-    known = _unique([(symbol, gene) for symbol, gene in theirs if symbol])
-    pairs = {gene: {known[symbol]: 1.0} for symbol, gene in _unique(ours).items() if symbol in known}
+    ours = sole_owners((gene.symbol.lower(), gene.id) for gene in annotation.genes.values() if is_coding(gene))
+    theirs = sole_owners(zip(map(str.lower, relative.symbols.tolist()), relative.ids.tolist(), strict=True))
+    pairs = {gene: {theirs[symbol]: 1.0} for symbol, gene in ours.items() if symbol in theirs}
     if not pairs:
         shown = shorten([gene.symbol for gene in annotation.genes.values() if gene.symbol]) or "no symbols at all"
         msg = f"{annotation.file}: no gene has the symbol of a gene of {relative.species} ({shown}). Give --orthologs."
         raise InputError(msg)
     return Orthologs(pairs, annotation.file, frozenset(pairs))
-
-
-def _unique(pairs: Sequence[tuple[str, str]]) -> dict[str, str]:
-    counts = Counter(name for name, _ in pairs)
-    return {name: gene for name, gene in pairs if counts[name] == 1}
 
 
 def table_from_orthologs(

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from uce.errors import UsageError
 from uce.files import atomic_path, picture_path, printable
 from uce.genes.catalogue import species_label
 from uce.genes.judging import TableHealth

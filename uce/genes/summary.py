@@ -14,6 +14,8 @@ from uce.genes.measures import centred
 from uce.genes.resolver import resolve
 from uce.genes.tables import UNPLACED, GeneTable
 
+_NEIGHBOURS = 10
+
 
 def describe(table: GeneTable) -> dict[str, Any]:
     """Facts about a table: size, kind and origin of its vectors, names, positions, metadata, hash."""
@@ -36,12 +38,12 @@ def describe(table: GeneTable) -> dict[str, Any]:
     return {**facts, **table.metadata, "sha256": table.sha256}
 
 
-def describe_gene(table: GeneTable, name: str, *, neighbours: int = 10) -> dict[str, Any]:
+def describe_gene(table: GeneTable, name: str) -> dict[str, Any]:
     """One gene of a table, found by the rules for the names of a cell file: id, symbol, alias, other case.
 
     Returns
     -------
-    Plain values: the gene's row, how it was found, the length of its vector (`norm`) and the `nearest` genes as
+    Plain values: the gene's row, how it was found, the length of its vector (`norm`) and the ten `nearest` genes as
     [symbol or id, cosine after the table's mean vector is taken off], nearest first.
 
     Raises
@@ -64,15 +66,15 @@ def describe_gene(table: GeneTable, name: str, *, neighbours: int = 10) -> dict[
         "proteins": int(table.proteins[row]),
         "vector from": str(table.origins[row]),
         "norm": float(np.linalg.norm(table.vectors[row])),
-        "nearest": _neighbours(table, row, neighbours),
+        "nearest": _neighbours(table, row),
     }
 
 
-def _neighbours(table: GeneTable, row: int, number: int) -> list[list[str | float]]:
+def _neighbours(table: GeneTable, row: int) -> list[list[str | float]]:
     units = centred(table.vectors)
     cosines: NDArray[np.float32] = units @ units[row]
     order = [other for other in np.argsort(-cosines, kind="stable").tolist() if other != row]
-    return [[str(table.symbols[other] or table.ids[other]), float(cosines[other])] for other in order[:number]]
+    return [[str(table.symbols[other] or table.ids[other]), float(cosines[other])] for other in order[:_NEIGHBOURS]]
 
 
 def _not_found(table: GeneTable, name: str, reason: str) -> str:

@@ -11,12 +11,12 @@ from numpy.typing import ArrayLike, NDArray
 
 from uce.errors import ModelError
 from uce.files import atomic_path, printable, sha256_arrays, shorten
+from uce.genes.hdf5 import refuse_traps
 from uce.genes.kinds import is_kind
 
 FORMAT = "uce-gene-table"
 VERSION = 1
 UNPLACED = "unplaced"
-_LARGEST = (2_000_000, 65_536)
 
 
 @dataclass(frozen=True, eq=False)
@@ -275,7 +275,7 @@ def read_facts(path: Path) -> dict[str, Any]:
 
     try:
         with h5py.File(path, "r") as file:
-            _refuse_traps(file, path)
+            refuse_traps(path, file)
             return {key: _scalar(value) for key, value in read_elem(file["uns/uce"]).items()}
     except ModelError:
         raise
@@ -295,7 +295,7 @@ def _read_parts(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
 
     try:
         with h5py.File(path, "r") as file:
-            _refuse_traps(file, path)
+            refuse_traps(path, file)
             frame = read_elem(file["obs"])
             vectors = np.asarray(read_elem(file["X"]))
             uns = read_elem(file["uns"])
@@ -319,18 +319,6 @@ def _column(values: Any) -> NDArray[Any]:
 
 def _scalar(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else value
-
-
-def _refuse_traps(file: Any, path: Path) -> None:
-    """A small file may claim a huge matrix or point at another file; both are refused before anything is allocated."""
-    X = file["X"]
-    links = [file.get(name, getlink=True) for name in ("X", "obs", "uns")]
-    if any(type(link).__name__ == "ExternalLink" for link in links) or getattr(X, "is_virtual", False):
-        msg = f"{path}: points at other files; a gene table must hold its own content."
-        raise ModelError(msg)
-    if len(X.shape) != 2 or X.shape[0] > _LARGEST[0] or X.shape[1] > _LARGEST[1]:
-        msg = f"{path}: X claims the shape {X.shape}; at most {_LARGEST} is read."
-        raise ModelError(msg)
 
 
 def table_record(table: GeneTable) -> dict[str, str | int]:

@@ -13,8 +13,8 @@ from uce.errors import ModelError
 from uce.files import printable, sha256_file, shorten
 from uce.genes.annotation import Annotation
 from uce.genes.gene import Gene
-from uce.genes.measures import used_directions
-from uce.genes.names import tidy
+from uce.genes.measures import centred, copies, used_directions
+from uce.genes.names import sole_owners, tidy
 from uce.genes.overlap import check_overlap, is_coding, unplaced_gene
 from uce.genes.tables import GeneTable
 from uce.genes.vector_forms import DAMAGED, WIDEST, form_of, grouped_means
@@ -51,7 +51,7 @@ class VectorFile:
     path: Path
 
 
-def read_vector_file(path: str | Path, *, quiet: bool = False) -> VectorFile:
+def read_vector_file(path: str | Path) -> VectorFile:
     """Read gene vectors in any of these forms.
 
     - `.pt`: a dictionary of symbols or ids to vectors, as UCE and SATURN store them. Of keys that are one in upper case
@@ -74,7 +74,7 @@ def read_vector_file(path: str | Path, *, quiet: bool = False) -> VectorFile:
         form, read = form_of(path)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of old encodings; what cannot be read raises
-            keys, vectors, symbols = read(path, quiet)
+            keys, vectors, symbols = read(path)
     except ModelError:  # it is a ValueError too, and has said what is wrong
         raise
     except DAMAGED as error:
@@ -121,8 +121,7 @@ def refuse_stretched(vectors: NDArray[np.float32], path: str | Path) -> None:
         Naming what comes of such vectors.
     """
     # Genes of one protein have one vector, and add no direction.
-    _, distinct = np.unique([hash(row.tobytes()) for row in vectors], return_index=True)
-    used, most = used_directions(vectors, distinct)
+    used, most = used_directions(vectors, np.unique(copies(centred(vectors))))
     if most >= _FEWEST_DIRECTIONS and used < _LEAST_RANK * most:
         msg = (
             f"{path}: {vectors.shape[1]:,} numbers a gene, but only {used:,} of {most:,} possible directions: vectors "
@@ -211,7 +210,5 @@ def _readings(file: VectorFile, annotation: Annotation) -> list[list[Gene | None
 
 def _by_symbol(annotation: Annotation) -> dict[str, Gene]:
     """Coding genes by the symbol that they alone have, and by its upper case, in which published programs write it."""
-    coding = [gene for gene in annotation.genes.values() if gene.symbol and is_coding(gene)]
-    exact, upper = (Counter(write(gene.symbol) for gene in coding) for write in (str, str.upper))
-    folded = {gene.symbol.upper(): gene for gene in coding if upper[gene.symbol.upper()] == 1}
-    return folded | {gene.symbol: gene for gene in coding if exact[gene.symbol] == 1}
+    coding = [gene for gene in annotation.genes.values() if is_coding(gene)]
+    return sole_owners((gene.symbol.upper(), gene) for gene in coding) | sole_owners((g.symbol, g) for g in coding)

@@ -12,13 +12,11 @@ from numpy.typing import ArrayLike, NDArray
 from uce.errors import ModelError
 from uce.files import printable, shorten
 from uce.genes.bundled import reference_vectors
+from uce.genes.hdf5 import refuse_traps
 from uce.genes.sources import read_tensors
-from uce.progress import Progress
 
 WIDEST = 65_536
 _MOST_VALUES = 1 << 29
-_MOST_KEYS = 2_000_000
-_MANY = 5_000
 _FORMS = "a dictionary of gene vectors (.pt), TranscriptFormer's .h5, an .h5ad or an .npz"
 # What h5py, anndata, numpy and torch were seen to raise on bytes that were changed or cut.
 DAMAGED = (
@@ -30,8 +28,8 @@ Content = tuple[Sequence[str], NDArray[np.float32], Sequence[str]]
 """Keys, vectors (keys, width), symbols beside the keys (or none)."""
 
 
-def form_of(path: Path) -> tuple[str, Callable[[Path, bool], Content]]:
-    """Name and reader of a file's form. A reader takes the path and whether to be quiet.
+def form_of(path: Path) -> tuple[str, Callable[[Path], Content]]:
+    """Name and reader of a file's form.
 
     Raises
     ------
@@ -56,7 +54,7 @@ def form_of(path: Path) -> tuple[str, Callable[[Path, bool], Content]]:
     raise ModelError(msg)
 
 
-def _read_dictionary(path: Path, _quiet: bool) -> Content:
+def _read_dictionary(path: Path) -> Content:
     content = read_tensors(path)
     if not isinstance(content, Mapping) or not all(isinstance(key, str) for key in content):
         msg = f"{path}: not a dictionary of gene names to vectors. Give {_FORMS}."
@@ -66,38 +64,20 @@ def _read_dictionary(path: Path, _quiet: bool) -> Content:
     return list(found), _stack(path, found, found.values()), ()
 
 
-def _read_hdf5(path: Path, quiet: bool) -> Content:
+def _read_hdf5(path: Path) -> Content:
     import h5py
 
     with h5py.File(path, "r") as file:
-        _refuse_traps(path, file)
+        refuse_traps(path, file)
         if "keys" in file and "arrays" in file:
-            return _read_transcriptformer(path, file, quiet)
+            return _read_transcriptformer(path, file)
         if "obs" in file and "X" in file:
             return _read_anndata(path, file)
     msg = f"{path}: neither `keys` and `arrays` (TranscriptFormer) nor `obs` and `X` (AnnData) in it. Give {_FORMS}."
     raise ModelError(msg)
 
 
-def _refuse_traps(path: Path, file: Any) -> None:
-    """A small file may claim huge arrays or point at other files; both are refused before anything is read."""
-    import h5py
-
-    names: list[str] = []
-    file.visit_links(names.append)  # h5py cannot pass on an error from within a visit: nothing is opened there
-    for name in names:
-        item = file[name] if isinstance(file.get(name, getlink=True), h5py.HardLink) else None
-        dataset = isinstance(item, h5py.Dataset)
-        if item is None or (dataset and (item.is_virtual or item.external)):
-            msg = f"{path}: {printable(name)} points elsewhere; a file of vectors must hold its own content."
-            raise ModelError(msg)
-        most = 0 if not dataset else _MOST_VALUES if item.dtype.kind in "fiub" else _MOST_KEYS
-        if dataset and (item.size or 0) > most:
-            msg = f"{path}: {printable(name)} claims the shape {item.shape}; at most {most:,} values are read."
-            raise ModelError(msg)
-
-
-def _read_transcriptformer(path: Path, file: Any, quiet: bool) -> Content:
+def _read_transcriptformer(path: Path, file: Any) -> Content:
     names = file["keys"][()]
     keys = [name.decode("utf-8") if isinstance(name, bytes) else str(name) for name in names.ravel().tolist()]
     arrays = file["arrays"]
@@ -106,14 +86,7 @@ def _read_transcriptformer(path: Path, file: Any, quiet: bool) -> Content:
         if not key or "/" in key or key == "." or key not in arrays:
             msg = f"{path}: no vector `arrays/{printable(key)}` for a key. Copy or make the file again."
             raise ModelError(msg)
-    with Progress(f"Reading {path.name}", len(keys), unit="genes", quiet=quiet or len(keys) < _MANY) as bar:
-
-        def values() -> Iterable[Any]:
-            for key in keys:
-                yield arrays[key]
-                bar.advance(1)
-
-        return keys, _stack(path, keys, values()), ()
+    return keys, _stack(path, keys, (arrays[key] for key in keys)), ()
 
 
 def _read_anndata(path: Path, file: Any) -> Content:
@@ -131,7 +104,7 @@ def _read_anndata(path: Path, file: Any) -> Content:
     return list(map(str, obs.index)), X[()].astype(np.float32), list(map(str, symbols))
 
 
-def _read_archive(path: Path, _quiet: bool) -> Content:
+def _read_archive(path: Path) -> Content:
     with zipfile.ZipFile(path) as archive:
         declared = sum(member.file_size for member in archive.infolist())
     if declared > 4 * _MOST_VALUES:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from uce.devices import ProteinPrecision, arithmetic, pick_device, pick_protein_precision
 from uce.errors import InputError, ModelError
 from uce.files import printable, sha256_file
+from uce.genes.proteins.sequences import RESIDUES
 from uce.genes.proteins.weights import Architecture, encoder_name, read_weights, recorded_sha256
 from uce.progress import say
 
@@ -27,7 +28,6 @@ LongProteins = Literal["truncate", "window"]
 
 MAX_RESIDUES = 1022  # with BOS and EOS the 1,024 tokens ESM2 was trained on
 OVERLAP = 512
-LETTERS = "LAGVSERTIDPKQNFYMHWCXBUZO"
 
 
 @dataclass(frozen=True)
@@ -56,9 +56,7 @@ class ProteinEncoder:
         return next(self.module.parameters()).device
 
 
-def load_esm2(
-    path: str | Path, *, name: str | None = None, device: str = "cpu", precision: str = "fp32"
-) -> ProteinEncoder:
+def load_esm2(path: str | Path, *, device: str = "cpu", precision: str = "fp32") -> ProteinEncoder:
     """Load an ESM2 weights file of the form fair-esm publishes. Runs no code from the file.
 
     Tensors go from the mapped file to their place one at a time, so loading needs no more memory than the model.
@@ -66,9 +64,8 @@ def load_esm2(
     Parameters
     ----------
     path
-        The weights, `esm2_t33_650M_UR50D.pt`; no contact-regression file is needed.
-    name
-        Name of the encoder in gene tables; the file's stem where not given.
+        The weights, `esm2_t33_650M_UR50D.pt`; no contact-regression file is needed. The stem of its name is the
+        encoder's in gene tables.
     device
         `auto`, `cpu`, `cuda` or `mps`, see `pick_device`.
     precision
@@ -84,7 +81,7 @@ def load_esm2(
         The device or precision is not to be had.
     """
     path = Path(path)
-    name = encoder_name(path, name)
+    name = encoder_name(path)
     place = pick_device(device)
     kind = pick_protein_precision(precision, place)
     data, architecture = read_weights(path)
@@ -96,7 +93,7 @@ def load_esm2(
         raise ModelError(msg)
     module = _module(data, path, architecture, place, kind)
     tokens = np.full(128, -1, dtype=np.int64)
-    for letter in LETTERS:
+    for letter in RESIDUES:
         tokens[ord(letter)] = module.alphabet.tok_to_idx[letter]
     return ProteinEncoder(
         name=name,

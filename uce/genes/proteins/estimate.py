@@ -3,7 +3,6 @@
 The weights are not needed: a layer of random numbers takes as long as one of the model, and the layers are alike.
 """
 
-import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,7 +11,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from uce.devices import ProteinPrecision, arithmetic, pick_device, pick_protein_precision, rank_and_world
+from uce.devices import (
+    ProteinPrecision,
+    arithmetic,
+    memory_bytes,
+    pick_device,
+    pick_protein_precision,
+    rank_and_world,
+)
 from uce.genes.proteins.esm2 import LongProteins, piece_spans, token_batches
 from uce.genes.proteins.kept import kept_bytes
 from uce.genes.proteins.run import protein_batches
@@ -31,6 +37,7 @@ if TYPE_CHECKING:
 _SAMPLE_SECONDS = 20.0
 _QUANTILES = (0.1, 0.4, 0.7, 1.0)
 _REPEATS = 2
+_SAMPLE_TOKENS = 16_384  # cost is linear in rows: enough of them to measure, too few to fill the memory
 _LIBRARIES_GB = 0.6  # Python and torch themselves
 
 Measure = Callable[[int, int], float]
@@ -94,7 +101,6 @@ def estimate(
     batch_tokens: int = 4096,
     long_proteins: LongProteins = "truncate",
     genes: int | None = None,
-    processes: int | None = None,
 ) -> Estimate:
     """Estimate a run of `embed_proteome`; the weights need not be there.
 
@@ -112,8 +118,6 @@ def estimate(
         As in `load_esm2`.
     genes
         Rows of the table; as many as proteins where not given.
-    processes
-        How many share the work; those of the launcher where not given.
 
     Raises
     ------
@@ -126,7 +130,7 @@ def estimate(
     kind = pick_protein_precision(precision, place)
     name, architecture, download = _find(encoder)
     shapes = _shapes(lengths, batch_tokens, long_proteins)
-    processes = processes or rank_and_world()[1]
+    processes = rank_and_world()[1]
     seconds = 0.0
     if len(shapes):
         rates = fit_rates(shapes, layer_timer(architecture, place, kind))
@@ -141,8 +145,8 @@ def estimate(
         residues=sum(lengths),
         longest=max(lengths, default=0),
         hours=seconds / 3600,
-        memory_gb=memory_bytes(architecture, shapes, kind) / 1e9 + _LIBRARIES_GB,
-        machine_gb=_machine_bytes(place) / 1e9,
+        memory_gb=needed_bytes(architecture, shapes, kind) / 1e9 + _LIBRARIES_GB,
+        machine_gb=memory_bytes(place) / 1e9,
         download_gb=download / 1e9,
         run_gb=kept_bytes(len(lengths), architecture.dim) / 1e9,
         table_gb=4 * architecture.dim * (genes or len(lengths)) / 1e9,
@@ -201,7 +205,7 @@ def fit_rates(
     for most, length in sample.tolist():
         if len(seconds) >= 2 and _REPEATS * (sum(seconds) + per_token * length) > budget_seconds:
             break  # so slow a machine that the long ones are reckoned from the short ones
-        rows = max(1, min(most, int(share / (per_token * length))))
+        rows = max(1, min(most, _SAMPLE_TOKENS // length, int(share / (per_token * length))))
         measured.append((rows, length))
         seconds.append(min(measure(rows, length) for _ in range(_REPEATS)))
     times = np.array(seconds)[:, None]
@@ -243,9 +247,11 @@ def _synchronize(device: "torch.device") -> None:
 
     if device.type == "cuda":
         torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
 
 
-def memory_bytes(architecture: Architecture, shapes: NDArray[np.int64], precision: ProteinPrecision) -> float:
+def needed_bytes(architecture: Architecture, shapes: NDArray[np.int64], precision: ProteinPrecision) -> float:
     """Weights and the largest call: fair-esm holds scores of every head twice, and the wide hidden layer four times."""
     weights = architecture.linear_parameters * (4 if precision == "fp32" else 2) + architecture.other_parameters * 4
     if not len(shapes):
@@ -256,14 +262,6 @@ def memory_bytes(architecture: Architecture, shapes: NDArray[np.int64], precisio
     return float(weights + (scores + hidden).max())
 
 
-def _machine_bytes(device: "torch.device") -> int:
-    import torch
-
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-
-
 def _size(gigabytes: float) -> str:
     return f"{gigabytes:,.1f} GB" if gigabytes >= 1 else f"{max(1, round(gigabytes * 1000))} MB"
 
@@ -271,4 +269,7 @@ def _size(gigabytes: float) -> str:
 def _duration(hours: float) -> str:
     if hours >= 48:
         return f"{hours:,.0f} hours ({hours / 24:,.0f} days)"
-    return f"{hours:.1f} hours" if hours >= 1 else f"{max(1, round(hours * 60))} minutes"
+    if hours >= 1:
+        return f"{hours:.1f} hours"
+    minutes = max(1, round(hours * 60))
+    return f"{minutes} minute{'s' if minutes > 1 else ''}"

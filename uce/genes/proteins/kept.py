@@ -71,8 +71,9 @@ def finished(
     """
     seen = {} if seen is None else seen
     for path in sorted(folder.glob("rank-[0-9]*.sqlite")):
-        damaged, place = 0, (path.name, path.stat().st_ino)
+        damaged = 0
         try:
+            place = (path.name, path.stat().st_ino)
             for row, key, checksum, blob in _rows(path, seen.get(place, 0)):
                 seen[place] = row
                 whole = isinstance(key, bytes) and isinstance(blob, bytes) and len(blob) == 4 * dim
@@ -80,6 +81,8 @@ def finished(
                     yield key, np.frombuffer(blob, dtype="<f4").astype(np.float32)
                 else:
                     damaged += 1
+        except FileNotFoundError:  # its process begins a damaged one again
+            continue
         except sqlite3.DatabaseError as error:
             say(f"{path}: not readable to its end ({error}); what is missing is computed again.", quiet=quiet)
         if damaged:

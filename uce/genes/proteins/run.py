@@ -5,16 +5,13 @@ their sequence, so a killed run goes on where it was, and one with other isoform
 """
 
 import json
-import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from uce.devices import rank_and_world
 from uce.errors import OutputExistsError, StorageError
@@ -22,6 +19,7 @@ from uce.files import check_writable, printable, write_json
 from uce.genes.proteins.esm2 import LongProteins, ProteinEncoder, embed_sequences, piece_spans, token_batches
 from uce.genes.proteins.kept import Kept, finished, kept_bytes
 from uce.locks import lock
+from uce.progress import Progress
 
 _LOOK_SECONDS = 2.0  # how often the first process looks what the others have finished
 
@@ -75,7 +73,8 @@ def embed_proteome(
         done = {key for key, _ in finished(folder, encoder.dim, quiet=rank > 0)}
         check_writable(folder, needed_bytes=kept_bytes(len(distinct.keys() - done), encoder.dim))
         lengths = {key: len(text) for key, text in distinct.items()}
-        with _Progress(lengths, done, quiet=quiet or rank > 0) as progress:
+        missing = _Missing(lengths, done, quiet=quiet or rank > 0)
+        with missing.bar:
             for batch in _own_batches(lengths, batch_tokens, long_proteins):
                 if done.issuperset(batch):
                     continue
@@ -83,12 +82,12 @@ def embed_proteome(
                 kept.write(
                     batch, embed_sequences(encoder, texts, batch_tokens=batch_tokens, long_proteins=long_proteins)
                 )
-                progress.add(batch)
+                missing.add(batch)
                 if world > 1 and rank == 0:
-                    progress.look(folder, encoder.dim)
+                    missing.look(folder, encoder.dim)
             if rank:
                 return None
-            progress.wait(folder, encoder.dim, patience)
+            missing.wait(folder, encoder.dim, patience)
     return _gather(folder, [_key(text) for text in sequences], encoder.dim)
 
 
@@ -148,18 +147,18 @@ def _agree(folder: Path, encoder: ProteinEncoder, long_proteins: LongProteins) -
     try:
         recorded = dict(json.loads(path.read_text(encoding="utf-8")))
     except (ValueError, TypeError) as error:
-        msg = f"{path}: not readable. Delete {folder} to start again."
+        msg = f"{path}: not readable. Pass --no-resume to start again."
         raise OutputExistsError(msg) from error
     if key := next((key for key in plan if recorded.get(key) != plan[key]), None):
         old, new = (printable(str(found.get(key)), limit=64) for found in (recorded, plan))
         msg = (
             f"{folder}: holds an unfinished run with {key} {old}, now {new}. "
-            "Repeat the old command to finish it, or delete that folder to start again."
+            "Repeat the old command to finish it, or pass --no-resume to start again."
         )
         raise OutputExistsError(msg)
 
 
-class _Progress:
+class _Missing:
     """Which proteins are missing: for the bar (residues, proteins, rate, time left) and for the wait."""
 
     def __init__(self, lengths: Mapping[bytes, int], done: set[bytes], *, quiet: bool) -> None:
@@ -168,33 +167,22 @@ class _Progress:
         self._looked = time.monotonic()
         self._seen: dict[tuple[str, int], int] = {}
         total = sum(lengths.values())
-        every = 0.2 if sys.stderr.isatty() else 30.0  # in a log file a line now and then
-        self._bar: tqdm[Any] = tqdm(
-            total=total,
+        self.bar = Progress(
+            "embedding",
+            total,
+            unit="residues",
+            quiet=quiet or not self._missing,
             initial=total - sum(lengths[key] for key in self._missing),
-            desc="embedding",
-            unit=" residues",
-            unit_scale=True,
-            disable=quiet or not self._missing,
-            smoothing=0.05,
-            dynamic_ncols=True,
-            mininterval=every,
-            maxinterval=2 * every,
+            scaled=True,
         )
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.close()
 
     def add(self, keys: Iterable[bytes]) -> bool:
         """Count proteins as finished; whether any of them was missing."""
         new = self._missing.intersection(keys)
         self._missing -= new
         finished_proteins = len(self._lengths) - len(self._missing)
-        self._bar.set_postfix_str(f"{finished_proteins:,} of {len(self._lengths):,} proteins", refresh=False)
-        self._bar.update(sum(self._lengths[key] for key in new))
+        self.bar.note(f"{finished_proteins:,} of {len(self._lengths):,} proteins")
+        self.bar.advance(sum(self._lengths[key] for key in new))
         return bool(new)
 
     def look(self, folder: Path, dim: int) -> bool:

@@ -18,9 +18,12 @@ from uce.genes.proteins.gene_map import GeneMap, in_map, mapped, read_gene_map, 
 from uce.genes.proteins.headers import Protein, read_assembly, read_header, read_organism
 from uce.genes.tables import UNPLACED
 
-__all__ = ["RESIDUES", "Protein", "Proteome", "clean_residues", "place_proteins", "read_gene_map", "read_proteome"]
+__all__ = ["RESIDUES", "Proteome", "clean_residues", "place_proteins", "read_gene_map", "read_proteome"]
 
-RESIDUES = frozenset("LAGVSERTIDPKQNFYMHWCXBUZO")  # those ESM2 has a token for
+RESIDUES = "LAGVSERTIDPKQNFYMHWCXBUZO"
+"""The letters ESM2 has a token for."""
+_FOREIGN = re.compile(rf"[^{RESIDUES}J\s.*-]", flags=re.IGNORECASE | re.ASCII)
+_ENOUGH_LETTERS = 100_000  # to tell a genome, which may be long, from proteins
 _NUCLEOTIDES = frozenset("ACGTUN")
 
 
@@ -59,7 +62,7 @@ def read_proteome(path: str | Path, *, gene_map: GeneMap | None = None) -> Prote
     Parameters
     ----------
     gene_map
-        Protein id -> (gene id, symbol or ""), which win over the headers; see `read_gene_map`.
+        Protein id -> (gene id, symbol or ""), which win over the headers; see `gene_map.read_gene_map`.
 
     Raises
     ------
@@ -85,7 +88,7 @@ def _collect(records: Iterator[tuple[str, str]], gene_map: GeneMap, file: str) -
     dropped, letters, organisms, assemblies = Counter[str](), Counter[str](), Counter[str](), Counter[str]()
     for number, (header, text) in enumerate(records, start=1):
         letters.update(text.upper())
-        if _foreign(text) and _mostly_nucleotides(letters):
+        if (_foreign(text) or letters.total() > _ENOUGH_LETTERS) and _mostly_nucleotides(letters):
             break
         protein = _protein(header, text, gene_map, f"{file}: record {number}")
         organisms[read_organism(header)] += 1
@@ -143,7 +146,7 @@ def _records(path: Path) -> Generator[tuple[str, str], None, None]:
 
 def _foreign(text: str) -> tuple[str, int] | None:
     """The first character that is no residue, gap or stop, and its place counted from 1."""
-    found = re.search(r"[^LAGVSERTIDPKQNFYMHWCXBUZOJ\s.*-]", text, flags=re.IGNORECASE | re.ASCII)
+    found = _FOREIGN.search(text)
     return (found[0], found.start() + 1) if found else None
 
 

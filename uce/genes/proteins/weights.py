@@ -116,22 +116,21 @@ def find_weights(encoder: str | Path) -> Path:
     raise ModelError(msg)
 
 
-def encoder_name(path: Path, name: str | None = None) -> str:
-    """The kind of vectors that an encoder makes: `name`, else the stem of its file. It becomes the name of a folder.
+def encoder_name(path: Path) -> str:
+    """The kind of vectors that an encoder makes: the stem of its file. It becomes the name of a folder.
 
     Raises
     ------
     ModelError
         It cannot be one, or it is the name of the bundled kind of vectors, which no ESM2 makes.
     """
-    found = path.stem if name is None else name
-    if not _NAME.fullmatch(found) or found == BUNDLED_ENCODER:
+    if not _NAME.fullmatch(path.stem) or path.stem == BUNDLED_ENCODER:
         msg = (
-            f"{path}: {printable(found)!r} cannot name a kind of gene vectors. Rename the file: up to 128 of the "
+            f"{path}: {printable(path.stem)!r} cannot name a kind of gene vectors. Rename the file: up to 128 of the "
             "letters A to Z, digits, '.', '_' and '-', as in esm2_t33_650M_UR50D.pt."
         )
         raise ModelError(msg)
-    return found
+    return path.stem
 
 
 def recorded_sha256(path: Path) -> str | None:
