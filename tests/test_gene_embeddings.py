@@ -313,10 +313,13 @@ def test_options_about_cells_need_cells_and_a_species_is_needed_without_them(
         uce.gene_embeddings(model=tiny_model)
 
 
-def test_a_column_of_names_is_no_column_of_groups(cells: ad.AnnData, averaged: Callable[..., ad.AnnData]) -> None:
+def test_more_groups_than_the_memory_holds_are_refused(
+    cells: ad.AnnData, averaged: Callable[..., ad.AnnData], monkeypatch: pytest.MonkeyPatch
+) -> None:
     named = repeated(cells, 600)
     named.obs["name"] = named.obs_names
-    with pytest.raises(UsageError, match="obs column 'name' has 600 labels; at most 500 groups"):
+    monkeypatch.setattr("uce.gene_embedding.memory_bytes", lambda device: 4e9)
+    with pytest.raises(UsageError, match="--group-by: 600 groups take 3 GB of memory"):
         averaged(named, group_by="name")
 
 

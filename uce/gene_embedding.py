@@ -10,7 +10,7 @@ from scipy.sparse import csr_matrix
 import uce
 from uce.cells.counts import Counts, Policy, open_counts
 from uce.cells.parts import block_ranges
-from uce.devices import pick_device, pick_precision
+from uce.devices import memory_bytes, pick_device, pick_precision
 from uce.embedding import DEFAULT_MODEL, say_notes
 from uce.engines import Settings, project_vocabulary, stream_gene_states
 from uce.errors import UsageError
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Floats = npt.NDArray[np.float32]
-MOST_GROUPS = 500
 
 
 def gene_embeddings(
@@ -174,12 +173,6 @@ def _choose_cells(
     if group_by is None:
         return groups, []
     labels, numbers = np.unique(counts.obs_column(group_by)[chosen], return_inverse=True)
-    if len(labels) > MOST_GROUPS:
-        msg = (
-            f"{counts.file}: obs column {group_by!r} has {len(labels):,} labels; at most {MOST_GROUPS} groups are "
-            f"averaged. Choose a column of kinds of cells."
-        )
-        raise UsageError(msg)
     groups[chosen] = numbers
     return groups, labels.tolist()
 
@@ -232,7 +225,14 @@ class ContextSums:
 
 def _average(job: Job, groups: npt.NDArray[np.int64], n_groups: int, *, quiet: bool) -> tuple[ContextSums, int]:
     """Sums over the cells whose group is not -1, and how many of them have a sentence."""
+    import torch
+
     (reader,) = job.readers.values()
+    needed = 8 * n_groups * len(reader.match.table) * job.model.config.dim
+    if needed > memory_bytes(torch.device("cpu")) / 2:
+        size = f"{n_groups:,} groups take {needed / 1e9:,.0f} GB of memory"
+        msg = f"--group-by: {size}. Choose a column with fewer labels, or choose cells by --where."
+        raise UsageError(msg)
     sums = ContextSums(n_groups, len(reader.match.table), job.model.config.dim)
     read = 0
     with Progress("averaging", int(np.sum(groups >= 0)), unit="cells", quiet=quiet) as progress:

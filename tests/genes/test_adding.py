@@ -386,6 +386,19 @@ def test_proteins_of_another_species_are_refused(add: Callable[..., Any], files:
         add(sources=Sources(fasta=files["pep"]))
 
 
+@pytest.mark.parametrize("form", ["uniprot", "refseq"])
+def test_the_organism_of_the_headers_must_be_the_species(form: str, add: Callable[..., Any], tmp_path: Path) -> None:
+    header = {
+        "uniprot": "sp|P{0}|X{0}_YEAST Protein OS=Saccharomyces cerevisiae (strain S288c) OX=559292 GN=ABC{0}",
+        "refseq": "lcl|NC_1.1_prot_NP_{0}.1_1 [gene=ABC{0}] [protein_id=NP_{0}.1] [Saccharomyces cerevisiae]",
+    }[form]
+    path = tmp_path / "yeast.fa"
+    path.write_text("".join(f">{header.format(10000 + i)}\nMKTAYIAK{'A' * i}\n" for i in range(40)))
+    with pytest.raises(InputError, match=r"headers name yeast \(saccharomyces_cerevisiae\); --name says fly"):
+        add("fly", None, sources=Sources(fasta=path))
+    assert len(add("yeast", None, sources=Sources(fasta=path)).table) == 40
+
+
 BROKEN: dict[str, Callable[[dict[str, Path]], None]] = {
     "not a FASTA": lambda files: files["pep"].write_text("gene,protein\nA,MKT\n") and None,
     "empty": lambda files: files["pep"].write_text("") and None,

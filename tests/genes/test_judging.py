@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -406,3 +407,36 @@ def test_the_bundled_tables_are_sound(species: str) -> None:
 def test_far_species_are_sound_against_human(species: str) -> None:
     health = judge_table(load_gene_table(species), against=[load_gene_table("human")])
     assert health.verdict == "sound", str(health)
+
+
+def shifted(table: GeneTable) -> GeneTable:
+    """Every name beside the vector of the next one in the alphabet."""
+    order = np.argsort(np.char.lower(table.symbols))
+    vectors = table.vectors.copy()
+    vectors[order] = np.roll(table.vectors[order], 1, axis=0)
+    return replace(table, vectors=vectors)
+
+
+@pytest.mark.parametrize("species", ["mouse", "chicken", "zebrafish"])
+def test_names_that_slipped_by_a_row_of_a_sorted_list_are_found(species: str) -> None:
+    human, table = load_gene_table("human"), load_gene_table(species)
+    sound, slipped = judge_table(table, against=[human]), judge_table(shifted(table), against=[human])
+    assert sound.orthologues[0].over_paralogues > 0.98
+    assert slipped.families.auc > 0.7  # families still hold together
+    assert slipped.orthologues[0].over_paralogues < 0.45
+    assert slipped.verdict == "not usable"
+    assert "slipped by a row" in slipped.problems[0]
+
+
+def test_real_vectors_whose_names_slipped_by_a_row_are_found(shared: Path) -> None:
+    with np.load(shared / "data" / "gene_vectors" / "esm2_8m_kinases.npz", allow_pickle=False) as content:
+        symbols, rows = np.unique(content["symbol"], return_index=True)
+        vectors = content["vectors"][rows]
+    human, mouse = (
+        GeneTable.from_rows(species=name, encoder="esm2_t6_8M_UR50D", ids=symbols[1:], symbols=symbols[1:], vectors=v)
+        for name, v in (("homo_sapiens", vectors[1:]), ("mus_musculus", vectors[1:] * 1.01))
+    )
+    assert judge_table(mouse, against=[human]).ok
+    slipped = judge_table(shifted(mouse), against=[human])
+    assert slipped.verdict == "not usable"
+    assert "slipped by a row" in slipped.problems[0]

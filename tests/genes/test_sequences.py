@@ -74,19 +74,23 @@ def test_headers_of_every_source_are_told_apart(header: str, protein: Protein) -
     assert read_header(header) == protein
 
 
+YEAST = "sp|P40505|SDS3_YEAST Protein OS=Saccharomyces cerevisiae (strain ATCC 204508 / S288c) OX=559292 GN=SDS3"
+
+
 @pytest.mark.parametrize(
     ("header", "organism", "assembly"),
     [
-        (ENSEMBL, "", "bGalGal1.mat.broiler.GRCg7b"),
-        (ZEBRAFISH, "", "GRCz11"),
-        (UNIPROT, "9606", ""),
-        (REFSEQ, "Homo sapiens", ""),
-        ("XP_1.1 kinase [ATP] like [[Candida] auris]", "[Candida] auris", ""),
-        (REFSEQ_CDS + " [gbkey=CDS]", "", ""),
-        (GENCODE, "", ""),
+        (YEAST, ("Saccharomyces cerevisiae", "559292"), ""),
+        (ENSEMBL, ("", ""), "bGalGal1.mat.broiler.GRCg7b"),
+        (ZEBRAFISH, ("", ""), "GRCz11"),
+        (UNIPROT, ("Homo sapiens", "9606"), ""),
+        (REFSEQ, ("Homo sapiens", ""), ""),
+        ("XP_1.1 kinase [ATP] like [[Candida] auris]", ("[Candida] auris", ""), ""),
+        (REFSEQ_CDS + " [gbkey=CDS]", ("", ""), ""),
+        (GENCODE, ("", ""), ""),
     ],
 )
-def test_organism_and_assembly_are_read_from_headers(header: str, organism: str, assembly: str) -> None:
+def test_organism_and_assembly_are_read_from_headers(header: str, organism: tuple[str, str], assembly: str) -> None:
     assert (read_organism(header), read_assembly(header)) == (organism, assembly)
 
 
@@ -211,7 +215,7 @@ def test_the_real_proteomes_are_read_whole(shared: Path) -> None:
         named, _ = place_proteins(found[name], None)
         keys = {protein.gene or protein.symbol for protein in named.proteins}
         assert (len(named.proteins), len(keys), named.dropped) == (proteins, genes, left_out)
-    assert found["yeast_s288c"].taxon == 559292
+    assert found["yeast_s288c"].taxon == 4932  # of the species; the headers name the strain, 559292
     assert found["human_partial"].proteins[0].gene == "ENSG00000121410"
 
 

@@ -13,7 +13,7 @@ from uce.errors import InputError, ModelError, OutputExistsError, UsageError
 from uce.files import make_folder
 from uce.genes.annotation import Annotation, read_annotation
 from uce.genes.bundled import bundled_species
-from uce.genes.catalogue import canonical_species, species_label
+from uce.genes.catalogue import canonical_species, find_species, species_label
 from uce.genes.judging import TableHealth, judge_table
 from uce.genes.kinds import BUNDLED_ENCODER, PUBLISHED_ENCODER, plain_kind
 from uce.genes.library import comparable, kind_width, list_species, load_gene_table, table_path
@@ -246,7 +246,8 @@ def _relatives(order: _Order) -> tuple[Orthologs, GeneTable]:
 
 
 def _read_proteins(sources: Sources, annotation: Annotation | None) -> tuple["Proteome", tuple[str, ...]]:
-    from uce.genes.proteins.sequences import place_proteins, read_gene_map, read_proteome
+    from uce.genes.proteins.gene_map import read_gene_map
+    from uce.genes.proteins.sequences import place_proteins, read_proteome
 
     gene_map = read_gene_map(sources.gene_map) if sources.gene_map else None
     proteome = read_proteome(sources.fasta or "", gene_map=gene_map)
@@ -279,7 +280,14 @@ def _refuse_existing(path: Path, species: str, kind: str, *, overwrite: bool) ->
 
 
 def _refuse_other_species(proteome: "Proteome", order: _Order) -> None:
-    """Stable ids say whose proteins they are."""
+    """Organisms of headers and stable ids say whose proteins they are."""
+    named = find_species(str(proteome.taxon))
+    if named not in (None, order.species):
+        msg = (
+            f"{order.sources.fasta}: the headers name {species_label(str(named))}; --name says "
+            f"{species_label(order.species)}. Correct one of them."
+        )
+        raise InputError(msg)
     owners = Counter(split_id(protein.gene)[0] for protein in proteome.proteins)
     owner, count = owners.most_common(1)[0]
     if owner not in ("", UNLISTED, order.species) and count > len(proteome.proteins) / 2:

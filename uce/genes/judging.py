@@ -230,7 +230,9 @@ def _comparison(test: OrthologueTest) -> str:
     space = "" if test.alignment is None else f", alignment of the spaces {test.alignment:.2f}"
     if test.auc is None or test.nearest is None:
         return f"against {test.species}: {test.genes} shared symbols, too few to tell{space}"
+    rows = "" if test.over_paralogues is None else f", nearer than its family {test.over_paralogues:.0%} (chance 50%)"
     return (
         f"against {test.species}: {test.auc:.3f} +- {test.error:.3f} (chance 0.5; {test.genes:,} shared symbols), "
-        f"nearest has the symbol {test.nearest:.1%}, both ways {test.reciprocal:.1%} (chance {test.chance:.1%}){space}"
+        f"nearest has the symbol {test.nearest:.1%}, both ways {test.reciprocal:.1%} (chance {test.chance:.1%})"
+        f"{rows}{space}"
     )

@@ -12,6 +12,7 @@ from uce.genes.tables import UNPLACED
 _ACCESSION = re.compile(rf"({ACCESSION})(?:-\d+)?")
 _UNIPROT = re.compile(r"(?:sp|tr)\|([A-Z0-9]+)(-\d+)?\|\S+")
 _UNIPROT_GENE = re.compile(r"\sGN=(.+?)(?=\s(?:PE|SV)=|\s*$)")
+_UNIPROT_ORGANISM = re.compile(r"\sOS=([^\s(=]+(?: [^\s(=]+)?)(?=[\s(]|$)")
 _UNIPROT_TAXON = re.compile(r"\sOX=(\d{1,9})(?=\s|$)")
 _CODING_REGION = re.compile(r"\[(gene|protein_id|locus_tag|db_xref)=([^\]]*)\]")
 _ENSEMBL_FIELD = re.compile(r"(?:^|\s)(gene|gene_symbol):(\S+)")
@@ -82,10 +83,11 @@ def _ensembl(first: str, header: str) -> Protein:
     return Protein(first, gene, symbol, "", chromosome or UNPLACED, start)
 
 
-def read_organism(header: str) -> str:
-    """The taxonomy id that UniProt writes or the organism that RefSeq does; "" where neither is named."""
-    found = _UNIPROT_TAXON.search(header) or _ORGANISM.search(header)
-    return found[1] if found else ""
+def read_organism(header: str) -> tuple[str, str]:
+    """Organism (UniProt's without the strain, RefSeq's) and taxonomy id (UniProt's), each "" where it is not named."""
+    name = _UNIPROT_ORGANISM.search(header) or _ORGANISM.search(header)
+    taxon = _UNIPROT_TAXON.search(header)
+    return name[1] if name else "", taxon[1] if taxon else ""
 
 
 def read_assembly(header: str) -> str:

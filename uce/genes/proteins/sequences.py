@@ -14,11 +14,9 @@ from uce.genes.catalogue import catalogue, find_species
 from uce.genes.gene import Gene
 from uce.genes.lines import read_lines
 from uce.genes.overlap import check_overlap
-from uce.genes.proteins.gene_map import GeneMap, in_map, mapped, read_gene_map, renamed
+from uce.genes.proteins.gene_map import GeneMap, in_map, mapped, renamed
 from uce.genes.proteins.headers import Protein, read_assembly, read_header, read_organism
 from uce.genes.tables import UNPLACED
-
-__all__ = ["RESIDUES", "Proteome", "clean_residues", "place_proteins", "read_gene_map", "read_proteome"]
 
 RESIDUES = "LAGVSERTIDPKQNFYMHWCXBUZO"
 """The letters ESM2 has a token for."""
@@ -38,7 +36,8 @@ class Proteome:
     dropped
         Reason -> how many were left out.
     taxon
-        NCBI taxonomy id that most headers name (by number, or by an organism of the catalogue), None without.
+        NCBI taxonomy id of the organism that most headers name (of the species, where the catalogue knows it), None
+        without.
     assembly
         What most headers name ("GRCz11"), "" without.
     file
@@ -85,13 +84,15 @@ def read_proteome(path: str | Path, *, gene_map: GeneMap | None = None) -> Prote
 
 def _collect(records: Iterator[tuple[str, str]], gene_map: GeneMap, file: str) -> Proteome:
     proteins: dict[str, Protein] = {}
-    dropped, letters, organisms, assemblies = Counter[str](), Counter[str](), Counter[str](), Counter[str]()
+    dropped, letters, assemblies = Counter[str](), Counter[str](), Counter[str]()
+    organisms = Counter[tuple[str, str]]()
     for number, (header, text) in enumerate(records, start=1):
         letters.update(text.upper())
         if (_foreign(text) or letters.total() > _ENOUGH_LETTERS) and _mostly_nucleotides(letters):
             break
         protein = _protein(header, text, gene_map, f"{file}: record {number}")
-        organisms[read_organism(header)] += 1
+        if any(organism := read_organism(header)):
+            organisms[organism] += 1
         assemblies[read_assembly(header)] += 1
         if reason := _unusable(protein):
             dropped[reason] += 1
@@ -105,7 +106,13 @@ def _collect(records: Iterator[tuple[str, str]], gene_map: GeneMap, file: str) -
         msg = f"{file}: nucleotides (over 95 % A, C, G, T, N); proteins are needed, such as Ensembl's pep.all.fa.gz."
         raise InputError(msg)
     found = tuple(_join_symbols(list(proteins.values())))
-    return Proteome(found, dict(dropped), _taxon(_most(organisms)), _most(assemblies), file)
+    return Proteome(
+        found,
+        dict(dropped),
+        _taxon(*max(organisms, key=lambda one: organisms[one], default=("", ""))),
+        _most(assemblies),
+        file,
+    )
 
 
 def _protein(header: str, text: str, gene_map: GeneMap, place: str) -> Protein:
@@ -180,11 +187,11 @@ def _most(counts: Counter[str]) -> str:
     return min((word for word in counts if word), key=lambda word: (-counts[word], word), default="")
 
 
-def _taxon(organism: str) -> int | None:
-    if organism.isdecimal():
-        return int(organism)
-    species = find_species(organism)
-    return catalogue()[species].taxon if species else None
+def _taxon(organism: str, taxon: str) -> int | None:
+    """Of the species, where the catalogue knows it: strains have taxonomy ids of their own."""
+    if species := find_species(organism):
+        return catalogue()[species].taxon
+    return int(taxon) if taxon else None
 
 
 # Genes of proteins
