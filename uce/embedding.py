@@ -2,27 +2,28 @@
 
 import time
 from collections.abc import Generator, Sequence
-from contextlib import closing
-from dataclasses import dataclass, replace
+from contextlib import ExitStack, closing
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from scipy.sparse import csr_matrix, issparse
 
-from uce.cells.counts import Counts, Policy, open_counts
-from uce.cells.parts import BLOCK_CELLS, Block, Parts, block_ranges
-from uce.devices import pick_device, pick_precision, rank_and_world
+from uce import ray_engine
+from uce.atlas import Fill, Outcome, Target, read_shard, refuse_contradictions, take_part, written_at
+from uce.cells.counts import Policy, open_counts
+from uce.cells.parts import Block, block_ranges
+from uce.devices import pick_device, pick_precision
 from uce.engines import Settings, stream_blocks
-from uce.errors import InputError, OutputExistsError, UsageError
-from uce.files import check_writable, refuse_overwrite
+from uce.errors import InputError, OutputExistsError
 from uce.genes.resolver import MIN_SHARE
-from uce.health import Health
-from uce.jobs import SAMPLE_CELLS, Job, examine_blocks, make_record, plan_of, prepare_job, refuse_changed
-from uce.locks import lock
+from uce.jobs import Job, Request, examine_blocks, fill, make_record, prepare_job, say_notes
 from uce.model.checkpoint import Model
-from uce.outputs import check_key, obsm_keys, output_path, write_h5ad, write_npy, write_parquet
+from uce.outputs import check_key, output_path
 from uce.progress import Progress, say
 
 if TYPE_CHECKING:
@@ -102,7 +103,7 @@ def embed(
     if key_added in adata.obsm and not overwrite:
         msg = f"obsm[{key_added!r}] exists. Choose another key_added, or pass overwrite=True."
         raise OutputExistsError(msg)
-    settings = _settings(seed, replicates, batch_size, precision, device)
+    settings = make_settings(seed, replicates, batch_size, precision, device)
     with open_counts(adata, layer=layer, use_raw=use_raw, policy=counts_policy) as counts:
         job = prepare_job(
             counts,
@@ -149,8 +150,11 @@ def embed_file(
     overwrite: bool = False,
     inplace: bool = False,
     resume: bool = True,
+    shard: str | None = None,
+    engine: Literal["local", "ray"] = "local",
+    ray_actors: int | None = None,
     quiet: bool = False,
-) -> "Outcome":
+) -> Outcome:
     """Embed a file of any size; memory does not grow with its cells, and a run that was cut short goes on where it was.
 
     Parameters beyond those of :func:`embed`:
@@ -171,6 +175,13 @@ def embed_file(
         Add the result to the input `.h5ad` itself, through a copy that then takes its name.
     resume
         Go on with the finished blocks of an earlier run of the same plan; false drops them.
+    shard
+        `i/N`: compute the i-th (from 0) of N shares of the blocks and leave without a result; a run without `shard`
+        computes what is missing and writes it, and so does a shard that finds all blocks there.
+    engine
+        `local` computes in this process (and in the other ranks of its launcher), `ray` in the actors of a cluster.
+    ray_actors
+        How many of them; one for each graphics processor or core if left out.
 
     Returns
     -------
@@ -183,61 +194,34 @@ def embed_file(
         Each before any long work where it can be known; see `uce.errors`.
     """
     check_key(key_added)
-    path = output_path(source, output, file_format, inplace=inplace)
-    rank, world = rank_and_world()
-    if not inplace and rank == 0:
-        refuse_overwrite(path, overwrite=overwrite)
-    if file_format == "h5ad" and not overwrite and key_added in obsm_keys(Path(source)):
-        msg = f"{source}: obsm[{key_added!r}] exists. Choose another --key-added, or pass --overwrite."
-        raise OutputExistsError(msg)
-    if world > 1 and not resume:
-        msg = f"--no-resume: not under a launcher, where other ranks may be ahead. Delete {path}.parts instead."
-        raise UsageError(msg)
-    settings = _settings(seed, replicates, batch_size, precision, device)
+    path, source = output_path(source, output, file_format, inplace=inplace), Path(source)
+    share = None if shard is None else read_shard(shard)
+    refuse_contradictions(shard=share, engine=engine, ray_actors=ray_actors, inplace=inplace, resume=resume)
+    target = Target(path, source, file_format, key_added, overwrite, written_at(path))
+    target.refuse_existing()
+    request = Request(
+        source,
+        model,
+        make_settings(seed, replicates, batch_size, precision, device),
+        species=species,
+        species_key=species_key,
+        gene_column=gene_column,
+        min_coverage=min_coverage,
+        layer=layer,
+        use_raw=use_raw,
+        counts_policy=counts_policy,
+        genome=genome,
+    )
     started = time.monotonic()
-    with open_counts(source, layer=layer, use_raw=use_raw, policy=counts_policy, genome=genome) as counts:
-        check_writable(path.parent, needed_bytes=_bytes_needed(Path(source), counts, model))
-        job = prepare_job(
-            counts,
-            model,
-            settings,
-            species=species,
-            species_key=species_key,
-            gene_column=gene_column,
-            min_coverage=min_coverage,
-            counts_policy=counts_policy,
-        )
-        say_notes(job, quiet=quiet or rank > 0)
-        parts = Parts(path.with_name(path.name + ".parts"))
-        if rank > 0:
-            parts.join(plan_of(job))
-            _fill(job, parts, rank, world, num_workers=num_workers, quiet=True)
-            return Outcome(path, None, {}, counts.n_cells, time.monotonic() - started)
-        with lock(path.with_name(path.name + ".lock"), wait=False):
-            if not resume:
-                parts.remove()
-            if done := parts.begin(plan_of(job)):
-                say(f"resuming: {done} finished blocks of {BLOCK_CELLS} cells are there already", quiet=quiet)
-            _fill(job, parts, rank, world, num_workers=num_workers, quiet=quiet)
-            parts.wait(len(block_ranges(counts.n_cells)))
-            refuse_changed(job)
-            health, record = _assemble(
-                job, parts, path, source=Path(source), file_format=file_format, key=key_added, overwrite=overwrite
-            )
-            parts.remove()
-    say(health, quiet=quiet)
-    return Outcome(path, health, record, counts.n_cells, time.monotonic() - started)
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What `embed_file` did: where the result is, how it looks, what made it (`health` is None on ranks above 0)."""
-
-    path: Path
-    health: Health | None
-    record: dict[str, Any]
-    cells: int
-    seconds: float
+    with ExitStack() as stack:
+        compute: Fill = partial(fill, num_workers=num_workers, quiet=quiet)
+        cluster = stack.enter_context(ray_engine.connect(ray_actors, device)) if engine == "ray" else None
+        job = stack.enter_context(request.open())
+        if cluster:  # whose devices may be others than this process has
+            job = replace(job, settings=replace(job.settings, device=torch.device(cluster.device)))
+            compute = partial(ray_engine.compute, cluster, request, quiet=quiet)
+        outcome = take_part(job, target, compute, share, num_workers=num_workers, resume=resume, quiet=quiet)
+    return replace(outcome, seconds=time.monotonic() - started)
 
 
 def embed_counts(
@@ -284,7 +268,16 @@ def embed_counts(
     return vectors
 
 
-def _settings(seed: int, replicates: int, batch_size: int | Literal["auto"], precision: str, device: str) -> Settings:
+def make_settings(
+    seed: int, replicates: int, batch_size: int | Literal["auto"], precision: str, device: str
+) -> Settings:
+    """How to compute, from the words of the options.
+
+    Raises
+    ------
+    UsageError
+        A value that cannot be, or a device that is not there.
+    """
     return Settings(
         pick_device(device), pick_precision(precision), seed, replicates, None if batch_size == "auto" else batch_size
     )
@@ -298,62 +291,3 @@ def _computed(job: Job, *, num_workers: int, quiet: bool) -> Generator[Block, No
         for block in blocks:
             progress.advance(len(block.vectors))
             yield block
-
-
-def _fill(job: Job, parts: Parts, rank: int, world: int, *, num_workers: int, quiet: bool) -> None:
-    every = block_ranges(job.counts.n_cells)
-    mine = [number for number in range(rank, len(every), world) if not parts.has(number)]
-    ranges = [every[number] for number in mine]
-    cells = sum(stop - start for start, stop in ranges)
-    stream = stream_blocks(job.counts, job.readers, job.species, ranges, num_workers=num_workers)
-    with Progress("embedding", cells, unit="cells", quiet=quiet) as progress, closing(stream) as blocks:
-        for number, block in zip(mine, blocks, strict=True):
-            parts.write(number, block)
-            progress.advance(len(block.vectors))
-
-
-def _assemble(
-    job: Job, parts: Parts, path: Path, *, source: Path, file_format: str, key: str, overwrite: bool
-) -> tuple[Health, dict[str, Any]]:
-    """Judge the finished blocks, and write them as one result of the format asked for."""
-    cells = job.counts.n_cells
-    count = len(block_ranges(cells))
-    summary = [replace(block, vectors=_thin(block.vectors, cells)) for block in parts.blocks(count)]
-    health = examine_blocks(job, summary)
-    record = make_record(job, summary, health)
-    vectors = (block.vectors for block in parts.blocks(count))
-    if file_format == "npy":
-        write_npy(path, vectors, job.shape, record)
-    elif file_format == "parquet":
-        write_parquet(path, vectors, job.counts.obs_names, key, record)
-    else:
-        write_h5ad(
-            path,
-            job.counts,
-            vectors,
-            source=source,
-            shape=job.shape,
-            key=key,
-            record=record,
-            overwrite_key=overwrite,
-        )
-    return health, record
-
-
-def _bytes_needed(source: Path, counts: Counts, model: str | Path | Model) -> int:
-    """Bytes of the blocks and of the result beside them; the width of a model that is yet to be loaded is bounded."""
-    width = model.config.out_dim if isinstance(model, Model) else 1280
-    copied = source.stat().st_size if source.is_file() else 0
-    return counts.n_cells * width * 4 * 2 + copied
-
-
-def _thin(vectors: npt.NDArray[np.float32], n_cells: int) -> npt.NDArray[np.float32]:
-    return vectors[:: max(1, n_cells // SAMPLE_CELLS)].copy()
-
-
-def say_notes(job: Job, *, quiet: bool) -> None:
-    """Print what was found in the file: the counts, the species and how it was recognised, the genes."""
-    for note in job.counts.notes:
-        say(note, quiet=quiet)
-    for reader in job.readers.values():
-        say(reader.match.sentence(), quiet=quiet)

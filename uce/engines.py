@@ -241,6 +241,18 @@ def embed_rows(
     )
 
 
+def sentence_lengths(
+    counts: csr_matrix, readers: Mapping[str, Reader], species: npt.NDArray[np.str_]
+) -> npt.NDArray[np.int64]:
+    """Tokens that the encoder reads of each cell, (cells,); the cells of one species after those of another."""
+    found = []
+    for name, reader in readers.items():
+        rows = np.flatnonzero(species == name) if len(readers) > 1 else np.arange(counts.shape[0])
+        ranked = to_ranks(counts[rows], reader.match.resolution.rows, reader.vocabulary)
+        found.append(_draw(ranked, reader, 0).lengths.astype(np.int64))
+    return np.concatenate(found)
+
+
 def stream_blocks(
     counts: "Counts",
     readers: Mapping[str, Reader],

@@ -11,7 +11,7 @@ import uce
 from uce.cells.counts import Counts, Policy, open_counts
 from uce.cells.parts import block_ranges
 from uce.devices import memory_bytes, pick_device, pick_precision
-from uce.embedding import DEFAULT_MODEL, say_notes
+from uce.embedding import DEFAULT_MODEL
 from uce.engines import Settings, project_vocabulary, stream_gene_states
 from uce.errors import UsageError
 from uce.files import nearest, printable, shorten
@@ -19,7 +19,7 @@ from uce.genes.library import load_gene_table
 from uce.genes.resolver import MIN_SHARE
 from uce.genes.tables import GeneTable
 from uce.genes.vocabulary import Vocabulary
-from uce.jobs import Job, plan_of, prepare_job, refuse_changed
+from uce.jobs import Job, plan_of, prepare_job, refuse_changed, say_notes
 from uce.model.checkpoint import Model, load_model
 from uce.progress import Progress, say
 

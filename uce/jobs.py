@@ -1,5 +1,7 @@
 """An embedding job: an opened source, a model, and what ties them; the plan before, the record and the health after."""
 
+from collections.abc import Iterable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,14 +10,15 @@ import numpy as np
 import numpy.typing as npt
 
 import uce
-from uce.cells.counts import Counts
+from uce.cells.counts import Counts, Policy, open_counts
 from uce.cells.matching import match_species
-from uce.cells.parts import BLOCK_CELLS, Block
-from uce.engines import Reader, Settings, embed_rows, prepare_reader
+from uce.cells.parts import BLOCK_CELLS, Block, Parts, block_ranges
+from uce.engines import Reader, Settings, embed_rows, prepare_reader, stream_blocks
 from uce.errors import InputError, UsageError
 from uce.genes.resolver import MIN_SHARE
 from uce.health import Health, examine
 from uce.model.checkpoint import Model, load_model
+from uce.progress import Progress, say
 
 SAMPLE_CELLS = 2000
 _DRAWN_TWICE = 64
@@ -38,6 +41,46 @@ class Job:
     def shape(self) -> tuple[int, int]:
         """(cells, dim) of the result."""
         return self.counts.n_cells, self.model.config.out_dim
+
+
+@dataclass(frozen=True)
+class Request:
+    """Which file, which model and how: from these plain values any process on any machine opens the same job."""
+
+    source: Path
+    model: str | Path | Model
+    settings: Settings
+    species: str | None = None
+    species_key: str | None = None
+    gene_column: str | None = None
+    min_coverage: float = MIN_SHARE
+    layer: str | None = None
+    use_raw: bool = False
+    counts_policy: Policy = "invert"
+    genome: str | None = None
+
+    @contextmanager
+    def open(self) -> Iterator[Job]:
+        """The job, its file open until the end of the block.
+
+        Raises
+        ------
+        UsageError, InputError, ModelError
+            Naming what does not fit.
+        """
+        with open_counts(
+            self.source, layer=self.layer, use_raw=self.use_raw, policy=self.counts_policy, genome=self.genome
+        ) as counts:
+            yield prepare_job(
+                counts,
+                self.model,
+                self.settings,
+                counts_policy=self.counts_policy,
+                species=self.species,
+                species_key=self.species_key,
+                gene_column=self.gene_column,
+                min_coverage=self.min_coverage,
+            )
 
 
 def prepare_job(
@@ -100,6 +143,30 @@ def plan_of(job: Job) -> dict[str, Any]:
         "max_tokens": rule.max_tokens,
         "block_cells": BLOCK_CELLS,
     }
+
+
+def say_notes(job: Job, *, quiet: bool) -> None:
+    """Print what was found in the file: the counts, the species and how it was recognised, the genes."""
+    for note in job.counts.notes:
+        say(note, quiet=quiet)
+    for reader in job.readers.values():
+        say(reader.match.sentence(), quiet=quiet)
+        for warning in reader.match.warnings:
+            say(f"warning: {warning}", quiet=quiet)
+
+
+def fill(job: Job, parts: Parts, numbers: Iterable[int], *, num_workers: int = 1, quiet: bool = True) -> None:
+    """Compute those of the blocks `numbers` that are not finished; done twice, a block has the same bytes."""
+    every = block_ranges(job.counts.n_cells)
+    missing = parts.missing(numbers)
+    ranges = [every[number] for number in missing]
+    cells = sum(stop - start for start, stop in ranges)
+    stream = stream_blocks(job.counts, job.readers, job.species, ranges, num_workers=num_workers)
+    # Closed even when interrupted, so that no thread still reads from a file that is closed next.
+    with Progress("embedding", cells, unit="cells", quiet=quiet) as progress, closing(stream) as blocks:
+        for number, block in zip(missing, blocks, strict=True):
+            parts.write(number, block)
+            progress.advance(len(block.vectors))
 
 
 def refuse_changed(job: Job) -> None:

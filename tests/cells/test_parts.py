@@ -1,5 +1,8 @@
 """Finished blocks on disk: complete or absent, and tied to one plan."""
 
+import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -95,4 +98,35 @@ def test_removing_leaves_files_of_others_alone(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "p").iterdir()] == ["notes.txt"]
     (tmp_path / "p" / "notes.txt").unlink()
     parts.remove()
+    assert not (tmp_path / "p").exists()
+
+
+def test_of_many_who_begin_at_once_one_decides_the_plan(tmp_path: Path) -> None:
+    together = threading.Barrier(8)
+
+    def begin(seed: int) -> bool:
+        together.wait()
+        try:
+            Parts(tmp_path / "p").begin({**PLAN, "seed": seed})
+        except UsageError:
+            return False
+        return True
+
+    with ThreadPoolExecutor(8) as pool:
+        accepted = list(pool.map(begin, [seed % 4 for seed in range(8)]))
+    decided = json.loads((tmp_path / "p" / "plan.json").read_text())["seed"]
+    assert accepted == [seed % 4 == decided for seed in range(8)]
+    assert [path.name for path in tmp_path.iterdir()] == ["p"]
+
+
+def test_a_folder_that_is_no_run_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "p").mkdir()
+    (tmp_path / "p" / "notes.txt").write_text("mine")
+    with pytest.raises(UsageError, match=r"without a plan\.json"):
+        Parts(tmp_path / "p").begin(PLAN)
+    assert [path.name for path in tmp_path.rglob("*")] == ["p", "notes.txt"]
+
+
+def test_a_rank_that_comes_after_the_end_does_not_wait(tmp_path: Path) -> None:
+    assert not Parts(tmp_path / "p").join(PLAN, done=lambda: True)
     assert not (tmp_path / "p").exists()

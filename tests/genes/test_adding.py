@@ -337,6 +337,21 @@ def test_proteins_that_are_left_out_are_counted_in_a_note(add: Callable[..., Any
     assert "2 proteins are left out (1 inner stop, 1 without a gene)" in notes
 
 
+def test_a_table_that_is_not_usable_is_said_wherever_it_is_used(
+    symbols: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], tiny_folder: Path
+) -> None:
+    torch.save({symbol: torch.ones(256) + 1e-4 * torch.randn(256) for symbol in symbols}, tmp_path / "flat.pt")
+    command = ["species", "add", "--name", SPECIES, "--taxon", str(TAXON), "--embeddings", str(tmp_path / "flat.pt")]
+    assert main([*command, "--encoder", "orthogroups-v1"]) == ModelError.exit_code
+    said = capsys.readouterr().err
+    assert "not usable" in said
+    assert "embed its cells" not in said
+    cells = cells_of(symbols)
+    uce.embed(cells, model=tiny_folder, species=SPECIES)
+    assert "warning: the gene table of lepus_europaeus was judged not usable" in capsys.readouterr().err
+    assert any("judged not usable" in note for note in uce.check(cells, model=tiny_folder, species=SPECIES).notes)
+
+
 def test_one_kind_is_made_by_one_file_of_weights(add: Callable[..., Any], tmp_path: Path) -> None:
     add()
     other = random_esm2(tmp_path / "esm2_t1_toy.pt", seed=4)

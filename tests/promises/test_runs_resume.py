@@ -89,7 +89,7 @@ def test_finished_blocks_are_not_computed_again(
                 raise KeyboardInterrupt
             yield block
 
-    monkeypatch.setattr("uce.embedding.stream_blocks", stop_after_two)
+    monkeypatch.setattr("uce.jobs.stream_blocks", stop_after_two)
     output = tmp_path / "out.h5ad"
     with pytest.raises(KeyboardInterrupt):
         uce.embed_file(source, output, model=tiny_folder, species="human", quiet=True)
@@ -137,7 +137,7 @@ def test_other_species_of_the_cells_are_another_plan(
     cells.obs["a"] = ["human", "rhesus"] * 10
     cells.obs["b"] = ["rhesus", "human"] * 10
     cells.write_h5ad(tmp_path / "in.h5ad")
-    monkeypatch.setattr("uce.embedding.write_h5ad", lambda *_args, **_options: 1 / 0)
+    monkeypatch.setattr("uce.atlas.write_h5ad", lambda *_args, **_options: 1 / 0)
     with pytest.raises(ZeroDivisionError):  # stopped with all blocks there, before the result is written
         uce.embed_file(tmp_path / "in.h5ad", tmp_path / "o.h5ad", model=tiny_folder, species_key="a", quiet=True)
     with pytest.raises(UsageError, match="species_key 'a', now 'b'"):

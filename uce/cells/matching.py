@@ -151,6 +151,10 @@ def _match(
         min_share=min_coverage,
         cell_names=counts.obs_names[:5000].tolist(),
     )
+    if (verdict := table.metadata.get("health", "sound")) != "sound":
+        warnings.append(
+            f"the gene table of {name} was judged {verdict} when it was made; see `uce species check {name}`"
+        )
     return Match(table, resolution, reason, resolution.report(names, totals), tuple(warnings))
 
 

@@ -1,16 +1,20 @@
 """Finished blocks of cells on disk: what makes a run resumable, and what ranks share instead of messages.
 
 A folder `<output>.parts/` holds `plan.json` (everything that decides the numbers) and one `000000.npz` per block. A
-block that is there is complete (it is written aside and renamed) and is never computed again.
+block that is there is complete (it is written aside and renamed) and is never computed again. Any number of processes,
+on any machines that see the folder, may write blocks into it at once.
 """
 
 import json
+import shutil
 import time
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import numpy as np
 import numpy.typing as npt
@@ -61,41 +65,61 @@ class Parts:
     def begin(self, plan: dict[str, Any]) -> int:
         """Create the folder, or continue in it if its plan is the same; returns the number of blocks already there.
 
+        Of several processes that begin at the same time, one decides the plan and the others are compared with it.
+
         Raises
         ------
         UsageError
             The folder belongs to a run with another plan; the message names what differs.
         """
         plan = json.loads(json.dumps(plan))
-        path = self.folder / "plan.json"
-        if path.exists():
-            self._compare(plan)
-        else:
-            self.folder.mkdir(exist_ok=True)
-            write_json(path, plan)
+        if not self.begun():
+            self._create(plan)
+        self._compare(plan)
         return sum(1 for _ in self.folder.glob("[0-9]*.npz"))
 
-    def join(self, plan: dict[str, Any], *, seconds: float = 300.0) -> None:
-        """Wait until rank 0 has begun the same plan.
+    def begun(self) -> bool:
+        """Whether the folder is there with its plan; it is no longer once the result is complete."""
+        return (self.folder / "plan.json").exists()
+
+    def _create(self, plan: dict[str, Any]) -> None:
+        """Let the folder appear together with its plan. Renaming a folder is atomic, and never replaces a full one."""
+        aside = self.folder.with_name(f".{self.folder.name}.tmp-{uuid4().hex}")
+        aside.mkdir()
+        try:
+            write_json(aside / "plan.json", plan)
+            with suppress(OSError):  # somebody was first, or something else is in the way: comparing plans will tell
+                aside.rename(self.folder)
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)
+
+    def join(self, plan: dict[str, Any], *, done: Callable[[], bool] = lambda: False, seconds: float = 300.0) -> bool:
+        """Wait until rank 0 has begun the same plan; false if it has finished before (`done()`), so nothing is left.
 
         Raises
         ------
         StorageError
-            It has not within `seconds`.
+            It has not begun within `seconds`.
         """
         deadline = time.monotonic() + seconds
-        while not (self.folder / "plan.json").exists():
+        while not self.begun():
+            if done():
+                return False
             if time.monotonic() > deadline:
                 msg = f"{self.folder}: rank 0 has not begun within {seconds:.0f} s. Do all ranks see this folder?"
                 raise StorageError(msg)
             time.sleep(0.05)
         self._compare(json.loads(json.dumps(plan)))
+        return True
 
     def _compare(self, plan: dict[str, Any]) -> None:
         try:
             old = json.loads((self.folder / "plan.json").read_text(encoding="utf-8"))
         except ValueError as error:
             msg = f"{self.folder / 'plan.json'}: not JSON. Delete {self.folder} to start anew."
+            raise UsageError(msg) from error
+        except OSError as error:
+            msg = f"{self.folder}: is there without a plan.json, so it is no unfinished run. Move it away first."
             raise UsageError(msg) from error
         differing = [name for name in sorted({*old, *plan}) if old.get(name) != plan.get(name)]
         if differing:
@@ -110,6 +134,10 @@ class Parts:
     def has(self, number: int) -> bool:
         """Whether block `number` is finished."""
         return self._path(number).exists()
+
+    def missing(self, numbers: Iterable[int]) -> list[int]:
+        """Those of the blocks `numbers` that are not finished."""
+        return [number for number in numbers if not self.has(number)]
 
     def write(self, number: int, block: Block) -> None:
         """Store a finished block, all or nothing."""
@@ -146,7 +174,7 @@ class Parts:
         missing, last = list(range(count)), time.monotonic()
         while missing:
             before = len(missing)
-            missing = [number for number in missing if not self.has(number)]
+            missing = self.missing(missing)
             if len(missing) < before:
                 last = time.monotonic()
             elif time.monotonic() - last > patience:

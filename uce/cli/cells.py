@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from uce.cli.parsers import Commands, add_command, add_computing, add_source
 
 if TYPE_CHECKING:
-    from uce.embedding import Outcome
+    from uce.atlas import Outcome
 
 
 def add_commands(commands: Commands) -> None:
@@ -37,6 +37,10 @@ def _add_embed(commands: Commands) -> None:
         default=True,
         help="go on with what an interrupted run of the same plan has left (default)",
     )
+    parser.add_argument("--shard", metavar="i/N", help="compute the i-th (from 0) of N shares of the blocks, and leave")
+    parser.add_argument("--engine", choices=["local", "ray"], default="local", help="ray: actors of a cluster (local)")
+    parser.add_argument("--ray-actors", type=int, metavar="N", help="how many (one per graphics processor or core)")
+    parser.add_argument("--dry-run", action="store_true", help="say how long it takes and how much disk, write nothing")
     parser.add_argument("--inplace", action="store_true", help="add the vectors to the input .h5ad itself")
     parser.add_argument("--format", choices=["h5ad", "npy", "parquet"], default="h5ad", help="(h5ad)")
     parser.add_argument("--overwrite", action="store_true", help="replace an output or a key that is there")
@@ -47,6 +51,8 @@ def _add_embed(commands: Commands) -> None:
 
 
 def _run_embed(args: argparse.Namespace) -> int:
+    if args.dry_run:
+        return _run_estimate(args)
     from uce.files import refuse_overwrite
 
     if args.umap:
@@ -59,15 +65,7 @@ def _run_embed(args: argparse.Namespace) -> int:
     outcome = embed_file(
         args.input,
         args.output,
-        model=args.model,
-        species=args.species,
-        species_key=args.species_key,
-        gene_column=args.gene_column,
-        min_coverage=args.min_coverage,
-        layer=args.layer,
-        use_raw=args.use_raw,
-        counts_policy=args.counts_policy,
-        genome=args.genome,
+        **_source_options(args),
         key_added=args.key_added,
         seed=args.seed,
         replicates=args.replicates,
@@ -79,13 +77,43 @@ def _run_embed(args: argparse.Namespace) -> int:
         overwrite=args.overwrite,
         inplace=args.inplace,
         resume=args.resume,
+        shard=args.shard,
+        engine=args.engine,
+        ray_actors=args.ray_actors,
     )
-    if outcome.health is None:  # a rank above 0: rank 0 speaks for all
+    if outcome.health is None:  # a rank above 0, for which rank 0 speaks, or a shard
+        if args.shard:
+            _report_shard(outcome, as_json=args.json)
         return 0
     if args.umap:
         _draw_umap(outcome, args)
     _report_embed(outcome, as_json=args.json)
     return 0
+
+
+def _source_options(args: argparse.Namespace) -> dict[str, Any]:
+    """The options of `add_source`, by the names that the functions have for them."""
+    names = ("model", "species", "species_key", "gene_column", "min_coverage", "layer", "use_raw", "counts_policy")
+    return {name: getattr(args, name) for name in (*names, "genome")}
+
+
+def _run_estimate(args: argparse.Namespace) -> int:
+    from uce.embedding import make_settings
+    from uce.estimating import estimate
+    from uce.jobs import Request
+
+    settings = make_settings(args.seed, args.replicates, args.batch_size, args.precision, args.device)
+    found = estimate(Request(Path(args.input), settings=settings, **_source_options(args)), file_format=args.format)
+    print(json.dumps(found.to_dict(), indent=1) if args.json else found)
+    return 0
+
+
+def _report_shard(outcome: "Outcome", *, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps({"output": str(outcome.path), "blocks_there": outcome.blocks_there, "blocks": outcome.blocks}))
+        return
+    next_step = "" if outcome.blocks_there < outcome.blocks else " Run again without --shard to write the result."
+    print(f"{outcome.path}: {outcome.blocks_there:,} of {outcome.blocks:,} blocks are there.{next_step}")
 
 
 def _draw_umap(outcome: "Outcome", args: argparse.Namespace) -> None:
@@ -127,18 +155,7 @@ def _run_check(args: argparse.Namespace) -> int:
     from uce.checking import check
     from uce.errors import InputError
 
-    report = check(
-        args.input,
-        model=args.model,
-        species=args.species,
-        species_key=args.species_key,
-        gene_column=args.gene_column,
-        min_coverage=args.min_coverage,
-        layer=args.layer,
-        use_raw=args.use_raw,
-        counts_policy=args.counts_policy,
-        genome=args.genome,
-    )
+    report = check(args.input, **_source_options(args))
     print(json.dumps(plain(report.to_dict()), indent=1) if args.json else report)
     return 0 if report.ok else InputError.exit_code
 
