@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from uce.errors import InputError, ModelError
-from uce.genes.annotation import Annotation
-from uce.genes.gene import Gene
+from uce.genes.annotations.gene import Gene
+from uce.genes.annotations.reading import Annotation
 from uce.genes.vector_files import read_vector_file, refuse_stretched, table_from_vector_file
 from uce.genes.vector_forms import grouped_means
 

@@ -10,7 +10,7 @@ from uce.cli.parsers import Commands, add_command
 
 if TYPE_CHECKING:
     from uce.genes.adding import Added
-    from uce.genes.judging import TableHealth
+    from uce.genes.judging.health import TableHealth
     from uce.genes.tables import GeneTable
 
 
@@ -75,7 +75,7 @@ def _add_table_options(parser: argparse.ArgumentParser) -> None:
 
 def _run_show(args: argparse.Namespace) -> int:
     from uce.errors import UsageError
-    from uce.genes.summary import describe, describe_gene
+    from uce.genes.judging.summary import describe, describe_gene
 
     if args.gene and (args.picture or args.against):
         msg = f"--picture and --against are of a whole table; leave out {args.gene}, or these."
@@ -139,9 +139,9 @@ def _run_check(args: argparse.Namespace) -> int:
 def _judged(table: "GeneTable", args: argparse.Namespace) -> "TableHealth":
     """The health of a table, which is drawn as well."""
     from uce.files import make_folder, refuse_overwrite, user_folder
-    from uce.genes.judging import judge_table
+    from uce.genes.judging.health import judge_table
+    from uce.genes.judging.pictures import draw_table
     from uce.genes.library import comparable, load_gene_table
-    from uce.genes.pictures import draw_table
 
     if args.picture:
         refuse_overwrite(args.picture, overwrite=args.overwrite)

@@ -16,14 +16,14 @@ from numpy.typing import NDArray
 
 from uce.errors import InputError, ModelError
 from uce.files import printable, shorten
-from uce.genes.annotation import Annotation
+from uce.genes.annotations.delimited import read_columns
+from uce.genes.annotations.gene import Gene, stable_id
+from uce.genes.annotations.overlap import check_overlap, is_coding, unplaced_gene
+from uce.genes.annotations.reading import Annotation
 from uce.genes.bundled import own_id_vectors, reference_vectors
-from uce.genes.delimited import read_columns
-from uce.genes.gene import Gene, stable_id
 from uce.genes.kinds import BUNDLED_ENCODER, plain_kind
 from uce.genes.lookup import name_index
 from uce.genes.names import sole_owners
-from uce.genes.overlap import check_overlap, is_coding, unplaced_gene
 from uce.genes.tables import GeneTable
 
 FORM = "gene,human_gene[,weight]"

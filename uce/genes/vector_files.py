@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 
 from uce.errors import ModelError
 from uce.files import printable, sha256_file, shorten
-from uce.genes.annotation import Annotation
-from uce.genes.gene import Gene
-from uce.genes.measures import centred, copies, used_directions
+from uce.genes.annotations.gene import Gene
+from uce.genes.annotations.overlap import check_overlap, is_coding, unplaced_gene
+from uce.genes.annotations.reading import Annotation
+from uce.genes.judging.measures import centred, copies, used_directions
 from uce.genes.names import sole_owners, tidy
-from uce.genes.overlap import check_overlap, is_coding, unplaced_gene
 from uce.genes.tables import GeneTable
 from uce.genes.vector_forms import DAMAGED, WIDEST, form_of, grouped_means
 

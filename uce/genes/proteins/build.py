@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from uce.errors import InputError
-from uce.genes.gene import other_names, place_order
+from uce.genes.annotations.gene import other_names, place_order
 from uce.genes.proteins.headers import Protein
 from uce.genes.tables import GeneTable
 

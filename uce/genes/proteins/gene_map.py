@@ -8,8 +8,8 @@ from pathlib import Path
 
 from uce.errors import InputError
 from uce.files import printable
-from uce.genes.gene import other_names, stable_id, stable_protein
-from uce.genes.lines import read_lines
+from uce.genes.annotations.gene import other_names, stable_id, stable_protein
+from uce.genes.annotations.lines import read_lines
 from uce.genes.proteins.headers import Protein
 
 GeneMap = Mapping[str, tuple[str, str]]

@@ -6,7 +6,7 @@ Ensembl, GENCODE, UniProt, RefSeq (proteins, and translated coding regions), and
 import re
 from dataclasses import dataclass
 
-from uce.genes.gene import ACCESSION, chromosome_name, other_names, stable_id, symbol_or_none
+from uce.genes.annotations.gene import ACCESSION, chromosome_name, other_names, stable_id, symbol_or_none
 from uce.genes.tables import UNPLACED
 
 _ACCESSION = re.compile(rf"({ACCESSION})(?:-\d+)?")

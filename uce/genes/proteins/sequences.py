@@ -9,11 +9,11 @@ from pathlib import Path
 
 from uce.errors import InputError
 from uce.files import printable
-from uce.genes.annotation import Annotation
+from uce.genes.annotations.gene import Gene
+from uce.genes.annotations.lines import read_lines
+from uce.genes.annotations.overlap import check_overlap
+from uce.genes.annotations.reading import Annotation
 from uce.genes.catalogue import catalogue, find_species
-from uce.genes.gene import Gene
-from uce.genes.lines import read_lines
-from uce.genes.overlap import check_overlap
 from uce.genes.proteins.gene_map import GeneMap, in_map, mapped, renamed
 from uce.genes.proteins.headers import Protein, read_assembly, read_header, read_organism
 from uce.genes.tables import UNPLACED

@@ -11,8 +11,8 @@ import numpy as np
 
 from uce.files import atomic_path, picture_path, printable
 from uce.genes.catalogue import species_label
-from uce.genes.judging import TableHealth
-from uce.genes.measures import Floats, centred, family_pairs, pair_cosines, random_pairs, same_symbol
+from uce.genes.judging.health import TableHealth
+from uce.genes.judging.measures import Floats, centred, family_pairs, pair_cosines, random_pairs, same_symbol
 from uce.genes.tables import UNPLACED, GeneTable
 
 if TYPE_CHECKING:

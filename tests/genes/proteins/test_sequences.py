@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from uce.errors import InputError
-from uce.genes.annotation import Annotation, read_annotation
-from uce.genes.gene import Gene
+from uce.genes.annotations.gene import Gene
+from uce.genes.annotations.reading import Annotation, read_annotation
 from uce.genes.proteins.gene_map import read_gene_map
 from uce.genes.proteins.headers import Protein, read_assembly, read_header, read_organism
 from uce.genes.proteins.sequences import (

@@ -11,11 +11,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from uce.genes.catalogue import species_label
-from uce.genes.measures import FamilyTest, OrthologueTest
+from uce.genes.judging.measures import FamilyTest, OrthologueTest
 from uce.genes.resolver import MIN_GENES
 
 if TYPE_CHECKING:
-    from uce.genes.judging import TableHealth
+    from uce.genes.judging.health import TableHealth
 
 LEAST_SPREAD = 0.03  # sound .31 (ESM2), .60 (composition), 1.0 (bundled); mean + noise of 1e-3: .004
 LEAST_RANK = 3.0  # sound 16 (ESM2), 50, 210; all on one line: 1

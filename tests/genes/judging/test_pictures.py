@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from uce.errors import StorageError, UsageError
-from uce.genes.judging import judge_table
-from uce.genes.pictures import chromosome_bars, draw_table
+from uce.genes.judging.health import judge_table
+from uce.genes.judging.pictures import chromosome_bars, draw_table
 from uce.genes.tables import GeneTable
 
 HEADS = {".png": b"\x89PNG", ".pdf": b"%PDF", ".svg": b"<?xml"}

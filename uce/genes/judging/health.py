@@ -11,9 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from uce.errors import UsageError
-from uce.genes.findings import findings
-from uce.genes.kinds import plain_kind
-from uce.genes.measures import (
+from uce.genes.judging.findings import findings
+from uce.genes.judging.measures import (
     Cosines,
     FamilyTest,
     OrthologueTest,
@@ -27,6 +26,7 @@ from uce.genes.measures import (
     relative_spread,
     used_directions,
 )
+from uce.genes.kinds import plain_kind
 from uce.genes.tables import UNPLACED, GeneTable
 from uce.health import effective_rank
 

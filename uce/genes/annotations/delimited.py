@@ -7,7 +7,7 @@ from pathlib import Path
 
 from uce.errors import InputError
 from uce.files import printable, shorten
-from uce.genes.lines import read_lines
+from uce.genes.annotations.lines import read_lines
 
 
 def first_line(numbered: Iterable[tuple[int, str]]) -> tuple[int, str] | None:

@@ -10,10 +10,10 @@ from pathlib import Path
 
 from uce.errors import InputError
 from uce.files import printable
-from uce.genes.delimited import column_names, first_line, read_columns
-from uce.genes.gene import Gene, chromosome_name, other_names, place_level, stable_id, stable_protein
-from uce.genes.gff import Found, read_gff
-from uce.genes.lines import read_lines
+from uce.genes.annotations.delimited import column_names, first_line, read_columns
+from uce.genes.annotations.gene import Gene, chromosome_name, other_names, place_level, stable_id, stable_protein
+from uce.genes.annotations.gff import Found, read_gff
+from uce.genes.annotations.lines import read_lines
 from uce.genes.tables import UNPLACED
 
 _KIND = "a GTF, a GFF3 or a table of genes"

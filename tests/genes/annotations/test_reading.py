@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from uce.errors import InputError
-from uce.genes.annotation import Annotation, read_annotation
-from uce.genes.gene import Gene, chromosome_name, place_order, stable_id, stable_protein
+from uce.genes.annotations.gene import Gene, chromosome_name, place_order, stable_id, stable_protein
+from uce.genes.annotations.reading import Annotation, read_annotation
 
 
 def row(sequence: str, kind: str, start: int, end: int, attributes: str) -> str:

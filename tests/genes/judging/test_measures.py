@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from uce.genes.measures import (
+from uce.genes.judging.measures import (
     alignment,
     centred,
     copies,

@@ -33,7 +33,7 @@ from uce.genes.proteins.esm2 import (
 )
 from uce.genes.proteins.sequences import RESIDUES
 
-SCRIPT = Path(__file__).parents[2] / "scripts" / "random_esm2.py"
+SCRIPT = Path(__file__).parents[3] / "scripts" / "random_esm2.py"
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from uce.errors import UsageError
 from uce.files import printable
 from uce.genes.catalogue import species_label
-from uce.genes.measures import centred
+from uce.genes.judging.measures import centred
 from uce.genes.resolver import resolve
 from uce.genes.tables import UNPLACED, GeneTable
 

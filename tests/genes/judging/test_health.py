@@ -10,7 +10,7 @@ import pytest
 
 from uce.errors import UsageError
 from uce.genes.bundled import bundled_species
-from uce.genes.judging import TableHealth, judge_table
+from uce.genes.judging.health import TableHealth, judge_table
 from uce.genes.library import load_gene_table
 from uce.genes.tables import GeneTable
 

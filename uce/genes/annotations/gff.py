@@ -7,7 +7,7 @@ from urllib.parse import unquote
 
 from uce.errors import InputError
 from uce.files import printable
-from uce.genes.gene import (
+from uce.genes.annotations.gene import (
     Gene,
     chromosome_name,
     other_names,

@@ -24,7 +24,7 @@ from uce.genes.proteins.esm2 import ProteinEncoder, embed_sequences, load_esm2
 from uce.genes.proteins.kept import finished
 from uce.genes.proteins.run import embed_proteome, protein_batches, remove
 
-SCRIPT = Path(__file__).parents[2] / "scripts" / "random_esm2.py"
+SCRIPT = Path(__file__).parents[3] / "scripts" / "random_esm2.py"
 RANDOM = np.random.default_rng(0)
 LETTERS = sorted("ACDEFGHIKLMNPQRSTVWYX")
 SEQUENCES = ["".join(RANDOM.choice(LETTERS, n)) for n in RANDOM.integers(5, 300, size=60)]

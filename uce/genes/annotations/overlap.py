@@ -4,7 +4,7 @@ from collections.abc import Collection, Sequence
 
 from uce.errors import InputError
 from uce.files import shorten
-from uce.genes.gene import Gene, stable_id
+from uce.genes.annotations.gene import Gene, stable_id
 from uce.genes.names import split_id
 
 LEAST, USUAL = 0.5, 0.9

@@ -19,7 +19,7 @@ from uce.genes.proteins.estimate import Estimate, estimate, fit_rates, layer_tim
 from uce.genes.proteins.weights import Architecture, known_encoders, weights_folder
 
 LARGEST = "esm2_t48_15B_UR50D"
-SCRIPT = Path(__file__).parents[2] / "scripts" / "random_esm2.py"
+SCRIPT = Path(__file__).parents[3] / "scripts" / "random_esm2.py"
 LENGTHS = np.random.default_rng(0).lognormal(6, 0.8, 500).astype(int).clip(10, 30_000).tolist()
 
 
