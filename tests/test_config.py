@@ -24,6 +24,23 @@ class Inner:
 
 
 @dataclass(frozen=True)
+class Circle:
+    name: Literal["circle"] = "circle"
+    radius: float = 1.0
+
+
+@dataclass(frozen=True)
+class Square:
+    name: Literal["square"] = "square"
+    side: int = 2
+
+
+@dataclass(frozen=True)
+class Drawing:
+    shape: Circle | Square = field(default_factory=Circle)
+
+
+@dataclass(frozen=True)
 class Outer:
     name: str
     steps: int = 10
@@ -43,6 +60,41 @@ def test_a_file_and_overrides_make_a_configuration_in_that_order(tmp_path: Path)
     config = read_config(Outer, path, overrides=["inner.rate=2", "steps=7", "steps=8", "inner.kind=fancy"])
     assert config == Outer("a", steps=8, inner=Inner(rate=2.0, widths=(3,), kind="fancy"))
     assert isinstance(config.inner.rate, float)
+
+
+@pytest.mark.parametrize(
+    ("text", "overrides", "shape"),
+    [
+        ("", [], Circle()),
+        ("shape: {radius: 3}", [], Circle(radius=3.0)),
+        ("shape: {name: square, side: 5}", [], Square(side=5)),
+        ("shape: {name: circle}", ["shape.name=square", "shape.side=7"], Square(side=7)),
+    ],
+)
+def test_a_name_chooses_among_several_kinds_and_the_first_needs_none(
+    tmp_path: Path, text: str, overrides: list[str], shape: Circle | Square
+) -> None:
+    config = read_config(Drawing, _file(tmp_path, text), overrides=overrides)
+    assert config == Drawing(shape)
+    assert build_config(Drawing, config_to_dict(config)) == config
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "shape: {name: sqare}",
+            r"shape\.name: 'sqare' found; one of circle, square is needed\. Did you mean square\?",
+        ),
+        ("shape: {name: square, radius: 3}", r"unknown key shape\.radius"),
+        ("shape: {name: [square]}", r"shape\.name: \['square'\] found"),
+        ("shape: 5", "shape: 5 found; keys below it are needed"),
+        ("shape: null", "shape: None found; keys below it are needed"),
+    ],
+)
+def test_a_kind_that_is_not_known_is_refused(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        read_config(Drawing, _file(tmp_path, text))
 
 
 def test_an_override_can_make_keys_the_file_does_not_have(tmp_path: Path) -> None:

@@ -39,7 +39,8 @@ def read_config(kind: type[Config], source: str | Path, *, overrides: Iterable[s
     Parameters
     ----------
     kind
-        The dataclass; nested dataclasses are nested keys.
+        The dataclass; nested dataclasses are nested keys. Where a field may be one of several dataclasses, its key
+        `name` chooses: each of them has a field `name` with a literal of its own.
     source
         A YAML file. Values are plain (text, numbers, booleans, lists); no tags are resolved, no code is run.
     overrides
@@ -158,12 +159,21 @@ def _convert(hint: Any, value: Any, key: str) -> Any:
     if origin in (Union, types.UnionType):
         if value is None and type(None) in choices:
             return None
-        return _convert(next(choice for choice in choices if choice is not type(None)), value, key)
+        kinds = [choice for choice in choices if choice is not type(None)]
+        return _convert(kinds[0] if len(kinds) == 1 else _named(kinds, value, key), value, key)
     if origin is tuple:
         if not isinstance(value, (list, tuple)):
             raise _ProblemError(f"{key}: {printable(repr(value))} found; a list is needed, such as [a, b].")
         return tuple(_convert(choices[0], item, key) for item in value)
     return _scalar(hint, value, key)
+
+
+def _named(kinds: list[Any], value: Any, key: str) -> Any:
+    """The one of several dataclasses whose `name`, a literal, is that of `value`; the first where it has none."""
+    if not isinstance(value, dict) or "name" not in value:
+        return kinds[0]
+    names = [name for kind in kinds for name in get_args(get_type_hints(kind)["name"])]
+    return kinds[names.index(_choice(tuple(names), value["name"], f"{key}.name"))]
 
 
 def _choice(choices: tuple[Any, ...], value: Any, key: str) -> Any:

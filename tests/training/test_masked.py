@@ -10,7 +10,6 @@ from torch import nn
 
 from uce.errors import UsageError
 from uce.model.encoder import ModelConfig
-from uce.training.batch import make_batch
 from uce.training.corpus import Corpus
 from uce.training.loop import Trainee, _tensors
 from uce.training.objectives.masked import MaskedObjective, MaskedSettings
@@ -44,7 +43,7 @@ def test_a_head_that_says_nothing_costs_ln_2(head: str) -> None:
         nn.init.zeros_(objective.head.blocks[-1].weight)
         nn.init.zeros_(objective.head.blocks[-1].bias)
     # A tied head says nothing of genes that all lie in one place.
-    sums = objective(torch.randn(7, MODEL.out_dim), _batch(settings), PLACES[:1].expand(20, -1))
+    sums = objective.answer(torch.randn(7, MODEL.out_dim), _batch(settings), PLACES[:1].expand(20, -1))
     assert float((sums["loss"] / sums["questions"]).detach()) == pytest.approx(np.log(2), abs=1e-6)
     assert sums["questions"] == 6 * settings.queries  # the cell that takes no part is not counted
 
@@ -53,7 +52,7 @@ def test_a_constant_cell_gives_the_gene_only_loss() -> None:
     objective = MaskedObjective(SETTINGS, MODEL).double()
     objective.gene_only.load_state_dict(objective.head.state_dict())
     batch = {key: value.double() if value.is_floating_point() else value for key, value in _batch(SETTINGS).items()}
-    sums = objective(objective.constant.expand(7, -1), batch)
+    sums = objective.answer(objective.constant.expand(7, -1), batch)
     # The gene-only head answers once for all cells, in another order of sums.
     torch.testing.assert_close(sums["loss"], sums["gene_only"], rtol=1e-6, atol=0)
 
@@ -62,7 +61,7 @@ def test_a_tied_head_that_sees_no_cell_is_the_gene_only_head() -> None:
     objective = MaskedObjective(TIED, MODEL)
     nn.init.normal_(objective.head.bias.linear.weight)
     objective.gene_only.load_state_dict(objective.head.bias.state_dict())
-    sums = objective(torch.zeros(7, MODEL.out_dim), _batch(TIED), PLACES)
+    sums = objective.answer(torch.zeros(7, MODEL.out_dim), _batch(TIED), PLACES)
     torch.testing.assert_close(sums["loss"], sums["gene_only"], rtol=1e-6, atol=0)
 
 
@@ -86,8 +85,8 @@ def test_the_loss_is_the_mean_of_two_halves_of_the_questions() -> None:
     halves = []
     for part in (slice(0, 5), slice(5, 10)):
         half = {key: value[:, part] if key in ("asked", "labels", "offsets") else value for key, value in batch.items()}
-        halves.append(objective(cells, half)["loss"])
-    torch.testing.assert_close(objective(cells, batch)["loss"], halves[0] + halves[1])
+        halves.append(objective.answer(cells, half)["loss"])
+    torch.testing.assert_close(objective.answer(cells, batch)["loss"], halves[0] + halves[1])
 
 
 def test_the_offset_is_added_only_where_asked_for() -> None:
@@ -96,8 +95,10 @@ def test_the_offset_is_added_only_where_asked_for() -> None:
     shifted = MaskedObjective(replace(SETTINGS, offset="dataset"), MODEL)
     shifted.load_state_dict(plain.state_dict())
     zero = {**batch, "offsets": torch.zeros_like(batch["offsets"])}
-    assert plain(cells, batch)["loss"] == plain(cells, zero)["loss"] == shifted(cells, zero)["loss"]
-    assert shifted(cells, batch)["loss"] != plain(cells, batch)["loss"]
+    assert (
+        plain.answer(cells, batch)["loss"] == plain.answer(cells, zero)["loss"] == shifted.answer(cells, zero)["loss"]
+    )
+    assert shifted.answer(cells, batch)["loss"] != plain.answer(cells, batch)["loss"]
 
 
 def _train(corpus: Corpus, config: PretrainConfig) -> tuple[Trainee, float, float]:
@@ -107,7 +108,7 @@ def _train(corpus: Corpus, config: PretrainConfig) -> tuple[Trainee, float, floa
     optimizer = torch.optim.AdamW(trainee.parameters(), lr=1e-3)
     kept = []
     for step in range(config.steps):
-        sums = trainee(_tensors(make_batch(corpus, config, step), torch.device("cpu")))
+        sums = trainee(_tensors(config.objective.make_batch(corpus, config, step), torch.device("cpu")))
         optimizer.zero_grad()
         ((sums["loss"] + sums["gene_only"]) / sums["questions"]).backward()
         optimizer.step()
@@ -125,13 +126,13 @@ def test_planted_programmes_are_learned_and_a_strangers_cell_is_worse_than_none(
     trainee, loss, gene_only = _train(corpus, config)
     assert gene_only - loss > 0.03  # measured 0.055, 0.055, 0.052 on seeds 0 to 2
 
-    batch = _tensors(make_batch(corpus, config, 1000), torch.device("cpu"))
+    batch = _tensors(config.objective.make_batch(corpus, config, 1000), torch.device("cpu"))
     with torch.no_grad():
         cells = trainee.encoder.encode(
             nn.functional.embedding(batch["tokens"], trainee.encoder.project(batch["vectors"])), batch["keep"]
         )
-        own = trainee.objective(cells, batch)
-        swapped = trainee.objective(cells.roll(1, dims=0), batch)
+        own = trainee.objective.answer(cells, batch)
+        swapped = trainee.objective.answer(cells.roll(1, dims=0), batch)
     assert swapped["loss"] > own["gene_only"] > own["loss"]
 
 

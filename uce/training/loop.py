@@ -6,6 +6,7 @@ import math
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,9 +20,8 @@ from uce.files import atomic_path
 from uce.genes.tables import table_record
 from uce.model.checkpoint import save_model
 from uce.model.encoder import Encoder
-from uce.training.batch import Batch, make_batch
+from uce.training.batch import Batch
 from uce.training.corpus import Corpus, read_corpus
-from uce.training.objectives import OBJECTIVES
 from uce.training.optimizer import Average, build_optimizer, learning_rate, set_learning_rate
 from uce.training.order import DROPOUT, words
 from uce.training.records import check_run, cut_log, describe
@@ -40,15 +40,11 @@ class Trainee(nn.Module):
     def __init__(self, config: PretrainConfig) -> None:
         super().__init__()
         self.encoder = Encoder(config.model)
-        self.objective = OBJECTIVES[config.objective.name](config.objective, config.model)
+        self.objective = config.objective.build(config.model)
 
     def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Sums over the questions of a batch, see `MaskedObjective`."""
-        projected = self.encoder.project(batch["vectors"])
-        # Each distinct token is projected once; the gather's gradient is a plain sum over its copies.
-        sentences = nn.functional.embedding(batch["tokens"], projected)
-        places = self.encoder.place(batch["queries"]) if self.objective.tied else None
-        sums: dict[str, Tensor] = self.objective(self.encoder.encode(sentences, batch["keep"]), batch, places)
+        """The sums of the objective, see `Objective.forward`."""
+        sums: dict[str, Tensor] = self.objective(self.encoder, batch)
         return sums
 
 
@@ -127,13 +123,14 @@ class _Trainer:
         torch.manual_seed(config.seed)  # the same first weights in every process
         self.trainee = Trainee(config)
         if config.model.readout == "cls+mean":
-            start_linear(self.trainee.encoder, [make_batch(corpus, config, config.steps + i) for i in range(16)])
+            unseen = range(config.steps, config.steps + 16)
+            start_linear(self.trainee.encoder, [config.objective.make_batch(corpus, config, step) for step in unseen])
         optimizer = build_optimizer(self.trainee, config.optimizer)
         self.wrapped, self.optimizer = accelerator.prepare(self.trainee, optimizer)
         self.learned = list(self.trainee.encoder.parameters()) + list(self.trainee.objective.parameters())
         self.average = Average(self.trainee.encoder.named_parameters(), memory=config.ema) if config.ema else None
         self.progress = Progress(step=0)
-        self.window = torch.zeros(3, dtype=torch.float64)  # loss, gene-only loss, questions since the last line
+        self.window: dict[str, Tensor] = {}  # sums of the objective since the last line of the log
         self.first_step = 0
         self.started = time.monotonic()
 
@@ -162,25 +159,24 @@ class _Trainer:
     def update(self, step: int) -> None:
         """One update of the weights, and what is due after it: averaging, a line of the log, a snapshot."""
         config, accelerator = self.config, self.accelerator
-        batch = make_batch(self.corpus, config, step, rank=accelerator.process_index, world=accelerator.num_processes)
-        # Dropout is a function of step and process as well, so there is no generator state to save.
-        drop_seed = words(
-            config.seed, DROPOUT, np.array([step * accelerator.num_processes + accelerator.process_index])
+        rank, world = accelerator.process_index, accelerator.num_processes
+        batch = _tensors(
+            config.objective.make_batch(self.corpus, config, step, rank=rank, world=world), accelerator.device
         )
+        # Dropout is a function of step and process as well, so there is no generator state to save.
+        drop_seed = words(config.seed, DROPOUT, np.array([step * world + rank]))
         torch.manual_seed(int(drop_seed[0]) >> 1)
         set_learning_rate(self.optimizer, learning_rate(step, steps=config.steps, settings=config.optimizer))
         self.wrapped.train()
-        sums = self.wrapped(_tensors(batch, accelerator.device))
-        # Over the questions of the batch, not of the valid cells: a constant, so that processes add up to one batch.
-        loss = (sums["loss"] + sums["gene_only"]) / batch.labels.size
+        sums = self.wrapped(batch)
         self.optimizer.zero_grad()
-        accelerator.backward(loss)
+        accelerator.backward(self.trainee.objective.loss(sums, batch))
         accelerator.clip_grad_norm_(self.learned, config.optimizer.clip)
         self.optimizer.step()
         if self.average:
             self.average.update(self.trainee.encoder.named_parameters(), step=step)
-        parts = [sums[name].detach().double().cpu() for name in ("loss", "gene_only", "questions")]
-        self.window += torch.stack(parts)
+        for name, value in sums.items():
+            self.window[name] = self.window.get(name, 0) + value.detach().cpu().double()
         self._report(step + 1)
 
     def _report(self, done: int) -> None:
@@ -193,22 +189,25 @@ class _Trainer:
             self._snapshot(Progress(step=done, seconds=seconds))
 
     def _log(self, done: int, seconds: float) -> None:
-        total = self.accelerator.reduce(self.window.to(self.accelerator.device), reduction="sum").cpu()
-        self.window.zero_()
+        device = self.accelerator.device
+        summed = {
+            name: self.accelerator.reduce(value.to(device), reduction="sum").cpu()
+            for name, value in self.window.items()
+        }
+        self.window = {}
         if not self.accelerator.is_main_process:
             return
-        questions = max(float(total[2]), 1.0)
-        loss, gene_only = float(total[0]) / questions, float(total[1]) / questions
-        if not math.isfinite(loss):
-            msg = f"step {done}: the loss is {loss}; lower optimizer.lr, or start again from a snapshot."
+        values = self.trainee.objective.fields(summed, step=done)
+        if not math.isfinite(values["loss"]):
+            msg = f"step {done}: the loss is {values['loss']}; lower optimizer.lr, or start again from a snapshot."
             raise FloatingPointError(msg)
+        for doubt in values.get("suspect", ()):
+            log.warning("step %d: suspect: %s", done, doubt)
         rate = (done - self.first_step) * self.config.batch_size / max(time.monotonic() - self.started, 1e-9)
         left = (self.config.steps - done) * self.config.batch_size / rate
         line = {
             "step": done,
-            "loss": round(loss, 5),
-            "loss_gene_only": round(gene_only, 5),
-            "excess": round(gene_only - loss, 5),
+            **{name: round(value, 5) if isinstance(value, float) else value for name, value in values.items()},
             "lr": learning_rate(done - 1, steps=self.config.steps, settings=self.config.optimizer),
             "cells_per_second": round(rate, 1),
             "seconds": round(seconds, 1),
@@ -216,8 +215,9 @@ class _Trainer:
         }
         with (self.run / "log.jsonl").open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(line) + "\n")
-        log.info("step %d of %d: excess %.4f, %.0f cells/s, %s left", done, self.config.steps,
-                 line["excess"], rate, time.strftime("%H:%M:%S", time.gmtime(left)))  # fmt: skip
+        headline = next(iter(values))
+        log.info("step %d of %d: %s %.4f, %.0f cells/s, %s left", done, self.config.steps, headline,
+                 values[headline], rate, time.strftime("%H:%M:%S", time.gmtime(left)))  # fmt: skip
 
     def _snapshot(self, progress: Progress) -> None:
         folder = snapshot_path(self.run, progress.step)
@@ -226,11 +226,11 @@ class _Trainer:
         if folder.exists():
             return
         with atomic_path(folder) as temporary:
-            self.write_model(temporary, step=progress.step)
+            self.write_model(temporary, step=progress.step, name=folder.name)
             add_state(temporary, pack(self.trainee, self.optimizer.optimizer, average), progress)
         rotate(self.run, keep=self.config.keep_snapshots)
 
-    def write_model(self, folder: Path, *, step: int | None = None) -> None:
+    def write_model(self, folder: Path, *, step: int | None = None, name: str | None = None) -> None:
         """Write the weights that embed (the averaged ones where there are) as a model folder."""
         config = self.config
         encoder = Encoder(config.model)
@@ -247,13 +247,14 @@ class _Trainer:
             gene_encoder=config.data.gene_encoder,
             gene_tables=[table_record(table) for table in self.corpus.tables],
             info=describe(config, self.corpus, step or config.steps),
+            name=name,
         )
 
 
 def _tensors(batch: Batch, device: torch.device) -> dict[str, Tensor]:
     """The arrays of a batch on the device; arrays that are None are left out."""
-    arrays = {name: getattr(batch, name) for name in Batch.__dataclass_fields__}
-    return {name: torch.from_numpy(array).to(device) for name, array in arrays.items() if array is not None}
+    arrays = {field.name: getattr(batch, field.name) for field in fields(batch)}
+    return {name: torch.as_tensor(array, device=device) for name, array in arrays.items() if array is not None}
 
 
 def _check_width(config: PretrainConfig, corpus: Corpus) -> None:

@@ -55,9 +55,10 @@ def check_run(config: PretrainConfig, run: Path, target: Path) -> None:
         return
     ours = _flat(config_to_dict(config))
     theirs = _flat(config_to_dict(there))
-    changed = next(key for key in ours if ours[key] != theirs[key])
+    # An objective of another name has other settings.
+    changed = next(key for key in ours if key not in theirs or ours[key] != theirs[key])
     msg = (
-        f"{run}: holds a run with {changed} = {theirs[changed]!r}, not {ours[changed]!r}. "
+        f"{run}: holds a run with {changed} = {theirs.get(changed)!r}, not {ours[changed]!r}. "
         "Choose another --output, or the same settings to continue."
     )
     raise UsageError(msg)

@@ -4,8 +4,9 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from uce.cells.sentences import SentenceRule
-from uce.errors import UsageError
 from uce.model.encoder import ModelConfig
+from uce.training.objectives import AnyObjectiveSettings
+from uce.training.objectives.base import within
 from uce.training.objectives.masked import MaskedSettings
 
 
@@ -22,8 +23,8 @@ class DataSettings:
     thinning: float = 0.0  # share of cells whose counts are thinned (20 to 100 % kept) before their sentence is drawn
 
     def __post_init__(self) -> None:
-        _within("data.balance", self.balance, 0, 1)
-        _within("data.thinning", self.thinning, 0, 1)
+        within("data.balance", self.balance, 0, 1)
+        within("data.thinning", self.thinning, 0, 1)
 
 
 @dataclass(frozen=True)
@@ -38,12 +39,12 @@ class OptimizerSettings:
     clip: float = 1.0  # longest gradient
 
     def __post_init__(self) -> None:
-        _within("optimizer.lr", self.lr, 1e-9, 1)
-        _within("optimizer.warmup", self.warmup, 0, 1 << 40)
-        _within("optimizer.final", self.final, 0, 1)
-        _within("optimizer.weight_decay", self.weight_decay, 0, 1)
-        _within("optimizer.beta2", self.beta2, 0, 1 - 1e-9)
-        _within("optimizer.clip", self.clip, 1e-9, 1e9)
+        within("optimizer.lr", self.lr, 1e-9, 1)
+        within("optimizer.warmup", self.warmup, 0, 1 << 40)
+        within("optimizer.final", self.final, 0, 1)
+        within("optimizer.weight_decay", self.weight_decay, 0, 1)
+        within("optimizer.beta2", self.beta2, 0, 1 - 1e-9)
+        within("optimizer.clip", self.clip, 1e-9, 1e9)
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ class PretrainConfig:
     late_draws: int = 1024  # the same in the last part of a run: short sentences are quick, long ones show detail
     late_from: float = 1.0  # share of the steps before that part; 1: there is none
     rule: SentenceRule = field(default_factory=SentenceRule)
-    objective: MaskedSettings = field(default_factory=MaskedSettings)
+    objective: AnyObjectiveSettings = field(default_factory=MaskedSettings)
     optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
     ema: float = 0.0  # memory of the averaged weights that embed; 0: the last ones
     precision: Literal["no", "bf16"] = "no"  # mixed precision of the forward pass
@@ -79,21 +80,12 @@ class PretrainConfig:
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch_size", "draws", "late_draws", "log_every", "snapshot_every", "keep_snapshots"):
-            _within(name, getattr(self, name), 1, 1 << 40)
-        _within("seed", self.seed, 0, (1 << 63) - 1)
-        _within("ema", self.ema, 0, 1 - 1e-9)
-        _within("late_from", self.late_from, 0, 1)
-        if self.objective.head == "tied" and self.model.readout != "cls+mean":
-            msg = "objective.head = 'tied' needs model.readout = 'cls+mean': it asks the linear part where genes lie."
-            raise UsageError(msg)
+            within(name, getattr(self, name), 1, 1 << 40)
+        within("seed", self.seed, 0, (1 << 63) - 1)
+        within("ema", self.ema, 0, 1 - 1e-9)
+        within("late_from", self.late_from, 0, 1)
+        self.objective.check(self)
 
     def draws_at(self, step: int) -> int:
         """Genes drawn per cell in the update number `step`."""
         return self.late_draws if step >= self.late_from * self.steps else self.draws
-
-
-def _within(name: str, value: float, least: float, most: float) -> None:
-    # `not (a <= b <= c)` and not the reverse: it is also true of NaN.
-    if not least <= value <= most:
-        msg = f"{name} = {value!r}; a number from {least:g} to {most:g} is needed."
-        raise UsageError(msg)

@@ -5,8 +5,9 @@ a cell vector.
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 import torch.nn.functional as F  # noqa: N812  (torch's own convention)
@@ -14,13 +15,17 @@ from torch import Tensor, nn
 
 from uce.errors import UsageError
 from uce.model.expression import ExpressionHead
+from uce.training.objectives.base import Objective, ObjectiveSettings, cell_vectors
+from uce.training.objectives.questions import MaskedBatch, make_batch
 
 if TYPE_CHECKING:
-    from uce.model.encoder import ModelConfig
+    from uce.model.encoder import Encoder, ModelConfig
+    from uce.training.corpus import Corpus
+    from uce.training.settings import PretrainConfig
 
 
 @dataclass(frozen=True)
-class MaskedSettings:
+class MaskedSettings(ObjectiveSettings):
     """What is hidden, what is asked, and who answers. The defaults are the published choices, small.
 
     Raises
@@ -59,6 +64,22 @@ class MaskedSettings:
             msg = "objective.negatives = 'matched' needs objective.masking = 'cell': a panel asks for all its genes."
             raise UsageError(msg)
 
+    def check(self, config: "PretrainConfig") -> None:
+        """The head "tied" needs an encoder that can say where genes lie."""
+        if self.head == "tied" and config.model.readout != "cls+mean":
+            msg = "objective.head = 'tied' needs model.readout = 'cls+mean': it asks the linear part where genes lie."
+            raise UsageError(msg)
+
+    def make_batch(
+        self, corpus: "Corpus", config: "PretrainConfig", step: int, *, rank: int = 0, world: int = 1
+    ) -> MaskedBatch:
+        """Sentences without hidden genes, and questions about them."""
+        return make_batch(self, corpus, config, step, rank=rank, world=world)
+
+    def build(self, model: "ModelConfig") -> "MaskedObjective":
+        """The heads for this shape of encoder."""
+        return MaskedObjective(self, model)
+
 
 class GeneBias(nn.Module):
     """What a gene vector says of a gene in any cell: one number, linear in the vector of unit length."""
@@ -93,7 +114,7 @@ class TiedHead(nn.Module):
         return logits
 
 
-class MaskedObjective(nn.Module):
+class MaskedObjective(Objective):
     """Head, and beside it the same head with a learned constant for every cell: what the genes alone give away.
 
     With balanced questions, a model that ignores the cell scores well (most genes are rare or common everywhere), so
@@ -115,7 +136,25 @@ class MaskedObjective(nn.Module):
         """Whether the head asks the encoder for the places of genes."""
         return self.settings.head == "tied"
 
-    def forward(self, cells: Tensor, batch: dict[str, Tensor], places: Tensor | None = None) -> dict[str, Tensor]:
+    def forward(self, encoder: "Encoder", batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Sums over the questions of a `MaskedBatch`, see `answer`."""
+        cells = cell_vectors(encoder, batch)
+        return self.answer(cells, batch, encoder.place(batch["queries"]) if self.tied else None)
+
+    def loss(self, sums: Mapping[str, Tensor], batch: Mapping[str, Tensor]) -> Tensor:
+        """Both heads' cross-entropies per question.
+
+        Over the questions of the batch, not of the valid cells: a constant, so that processes add up to one batch.
+        """
+        return (sums["loss"] + sums["gene_only"]) / batch["labels"].numel()
+
+    def fields(self, totals: Mapping[str, Tensor], *, step: int) -> dict[str, Any]:  # noqa: ARG002
+        """`excess`, and the two losses it is the difference of, in nats."""
+        questions = max(float(totals["questions"]), 1.0)
+        loss, gene_only = float(totals["loss"]) / questions, float(totals["gene_only"]) / questions
+        return {"excess": gene_only - loss, "loss": loss, "loss_gene_only": gene_only}
+
+    def answer(self, cells: Tensor, batch: Mapping[str, Tensor], places: Tensor | None = None) -> dict[str, Tensor]:
         """Sums over the questions to valid cells.
 
         Parameters

@@ -1,0 +1,92 @@
+"""What the training loop knows of an objective, and what objectives share."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.nn.functional as F  # noqa: N812  (torch's own convention)
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from uce.errors import UsageError
+
+if TYPE_CHECKING:
+    from uce.model.encoder import Encoder, ModelConfig
+    from uce.training.batch import Batch
+    from uce.training.corpus import Corpus
+    from uce.training.settings import PretrainConfig
+
+
+class ObjectiveSettings(ABC):
+    """Settings of an objective: a frozen dataclass with a field `name` of one literal, by which YAML chooses it."""
+
+    @abstractmethod
+    def check(self, config: "PretrainConfig") -> None:
+        """Refuse a configuration this objective cannot work with (UsageError)."""
+
+    @abstractmethod
+    def make_batch(
+        self, corpus: "Corpus", config: "PretrainConfig", step: int, *, rank: int = 0, world: int = 1
+    ) -> "Batch":
+        """The part of process `rank` of the batch of a step; a pure function of its arguments."""
+
+    @abstractmethod
+    def build(self, model: "ModelConfig") -> "Objective":
+        """The module with the heads, its weights drawn from torch's global generator."""
+
+
+class Objective(nn.Module, ABC):
+    """Heads, a forward that gives sums, the loss to minimise, and what a line of the log says of the sums."""
+
+    @abstractmethod
+    def forward(self, encoder: "Encoder", batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Sums over the part of a batch that this process has. They are added up over steps and processes."""
+
+    @abstractmethod
+    def loss(self, sums: Mapping[str, Tensor], batch: Mapping[str, Tensor]) -> Tensor:
+        """What is minimised. Its mean over the processes is the loss of the whole batch, and so is its gradient."""
+
+    @abstractmethod
+    def fields(self, totals: Mapping[str, Tensor], *, step: int) -> dict[str, Any]:
+        """What the log says: the number to watch first, `loss` among the rest.
+
+        Parameters
+        ----------
+        totals
+            Sums of `forward` over the steps since the last line and over all processes, float64.
+        step
+            Updates done.
+
+        Returns
+        -------
+        Numbers by name; under `suspect`, where there is cause, one sentence for each thing that looks wrong.
+        """
+
+
+def cell_vectors(encoder: "Encoder", batch: Mapping[str, Tensor], *, at_once: int = 0) -> Tensor:
+    """The cell vectors of all sentences of a batch, (sentences, D).
+
+    With `at_once` > 0 only so many sentences are in memory at a time: they are encoded without a graph, and again when
+    their gradient is due, under the same random state and precision. That is the gradient cache of Gao et al. 2021
+    (arXiv 2101.06983), here by activation checkpointing: one more forward pass, the exact gradient of one graph.
+    A parameter's gradient is complete only after the last part, so processes exchange gradients once.
+    """
+    projected = encoder.project(batch["vectors"])
+
+    def encode(tokens: Tensor, keep: Tensor) -> Tensor:
+        # Each distinct token is projected once; the gather's gradient is a plain sum over its copies.
+        return encoder.encode(F.embedding(tokens, projected), keep)
+
+    if not at_once:
+        return encode(batch["tokens"], batch["keep"])
+    parts = zip(*(torch.split(batch[name], at_once) for name in ("tokens", "keep")), strict=True)
+    return torch.cat([checkpoint(encode, *part, use_reentrant=False) for part in parts])
+
+
+def within(name: str, value: float, least: float, most: float) -> None:
+    """Refuse a setting outside of its range, NaN included."""
+    # `not (a <= b <= c)` and not the reverse: it is also true of NaN.
+    if not least <= value <= most:
+        msg = f"{name} = {value!r}; a number from {least:g} to {most:g} is needed."
+        raise UsageError(msg)
