@@ -237,8 +237,8 @@ class _Trainer:
         encoder.load_state_dict(self.trainee.encoder.state_dict())
         if self.average:
             with torch.no_grad():
-                for name, parameter in encoder.named_parameters():
-                    parameter.copy_(self.average.values[name])
+                for key, parameter in encoder.named_parameters():
+                    parameter.copy_(self.average.values[key])
         save_model(
             folder,
             encoder=encoder,
