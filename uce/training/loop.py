@@ -111,6 +111,9 @@ def pretrain(config: PretrainConfig, *, out: str | Path) -> Path:
     if accelerator.is_main_process:
         trainer.write_model(target)
     accelerator.wait_for_everyone()
+    # What still refers to the processes' group would be torn down with the interpreter, while threads of it run.
+    del trainer
+    accelerator.free_memory()
     accelerator.end_training()
     return target
 
