@@ -21,7 +21,7 @@ import torch
 from anndata.io import write_elem
 
 from uce.cells.sentences import SentenceRule
-from uce.genes.library import load_gene_table
+from uce.genes.collection import load_gene_table
 from uce.model.checkpoint import save_model
 from uce.model.encoder import Encoder, ModelConfig
 

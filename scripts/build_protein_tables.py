@@ -17,7 +17,7 @@ from pathlib import Path
 from uce.devices import rank_and_world
 from uce.errors import ModelError, UceError
 from uce.genes.adding import add_species, estimate_species
-from uce.genes.library import table_path
+from uce.genes.collection import table_path
 from uce.genes.requests import Making, Sources, kind_of
 from uce.genes.tables import read_table
 from uce.model.catalogue import fetch

@@ -27,7 +27,7 @@ from uce.cells.batches import length_batches
 from uce.cells.counts import open_counts
 from uce.cells.sentences import write_sentences
 from uce.genes.catalogue import canonical_species
-from uce.genes.library import load_gene_table
+from uce.genes.collection import load_gene_table
 from uce.genes.vocabulary import build_vocabulary
 from uce.model.checkpoint import Model, load_model, save_model
 from uce.model.encoder import Encoder

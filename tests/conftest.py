@@ -63,7 +63,7 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import torch
 
     from uce.cells.sentences import SentenceRule
-    from uce.genes.library import load_gene_table
+    from uce.genes.collection import load_gene_table
     from uce.model.checkpoint import save_model
     from uce.model.encoder import Encoder, ModelConfig
 
@@ -99,7 +99,7 @@ def make_cells() -> Callable[..., "AnnData"]:
     import pandas as pd
     from scipy import sparse
 
-    from uce.genes.library import load_gene_table
+    from uce.genes.collection import load_gene_table
 
     table = load_gene_table("human")
     symbols = [symbol for symbol in table.symbols.tolist() if symbol]

@@ -19,7 +19,7 @@ from uce.cells.sentences import write_sentences
 from uce.cli.main import main
 from uce.errors import InputError, ModelError, UsageError
 from uce.gene_embedding import ContextSums, group_keys
-from uce.genes.library import load_gene_table
+from uce.genes.collection import load_gene_table
 from uce.genes.vocabulary import build_vocabulary, to_ranks
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from scipy import sparse
 from scipy.io import mmwrite
 
 import uce
-from uce.genes.library import load_gene_table
+from uce.genes.collection import load_gene_table
 
 if TYPE_CHECKING:
     from uce.model.checkpoint import Model

@@ -15,7 +15,7 @@ from uce.embedding import DEFAULT_MODEL
 from uce.engines import Settings, project_vocabulary, stream_gene_states
 from uce.errors import UsageError
 from uce.files import nearest, printable, shorten
-from uce.genes.library import load_gene_table
+from uce.genes.collection import load_gene_table
 from uce.genes.resolver import MIN_SHARE
 from uce.genes.tables import GeneTable
 from uce.genes.vocabulary import Vocabulary

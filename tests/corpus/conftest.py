@@ -12,7 +12,7 @@ from scipy import sparse
 
 from uce.corpus.build import Built, build_corpus
 from uce.corpus.quality import QualityRules
-from uce.genes.library import load_gene_table
+from uce.genes.collection import load_gene_table
 
 GENES = 1300
 
@@ -39,24 +39,9 @@ def write_manifest(path: Path, rows: list[dict[str, object]]) -> Path:
     return path
 
 
-def folder_content(folder: Path) -> dict[str, bytes]:
+def content(folder: Path) -> dict[str, bytes]:
     """Every file of a folder, by its relative path."""
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
-@pytest.fixture
-def make_file() -> Callable[..., anndata.AnnData]:
-    return cells_file
-
-
-@pytest.fixture
-def make_manifest() -> Callable[..., Path]:
-    return write_manifest
-
-
-@pytest.fixture
-def content() -> Callable[[Path], dict[str, bytes]]:
-    return folder_content
 
 
 @pytest.fixture

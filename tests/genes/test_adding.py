@@ -23,7 +23,7 @@ from uce.cells.sentences import SentenceRule
 from uce.cli.main import main
 from uce.errors import InputError, ModelError, OutputExistsError, StorageError, UsageError
 from uce.genes.adding import add_species
-from uce.genes.library import load_gene_table, table_path
+from uce.genes.collection import load_gene_table, table_path
 from uce.genes.proteins import run
 from uce.genes.proteins.esm2 import ProteinEncoder, embed_sequences, load_esm2
 from uce.genes.requests import Making, Sources

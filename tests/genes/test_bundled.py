@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from uce.errors import ModelError, UsageError
 from uce.genes import bundled
 from uce.genes.bundled import ORIGINS, bundled_species, load_bundled, own_id_vectors, reference_vectors
-from uce.genes.library import load_gene_table
+from uce.genes.collection import load_gene_table
 from uce.genes.tables import GeneTable
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from uce.errors import ModelError
+from uce.genes.collection import load_gene_table
 from uce.genes.hdf5 import refuse_traps
-from uce.genes.library import load_gene_table
 from uce.genes.tables import read_table, write_table
 
 

@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 
 from uce.errors import ModelError, UsageError
+from uce.genes.collection import all_kinds, list_species, load_gene_table, table_kinds, table_path
 from uce.genes.kinds import check_kind, how_to_make, plain_kind
-from uce.genes.library import all_kinds, list_species, load_gene_table, table_kinds, table_path
 from uce.genes.tables import table_record, write_table
 
 

@@ -12,8 +12,8 @@ from uce.errors import InputError, ModelError
 from uce.genes.annotations.gene import Gene
 from uce.genes.annotations.reading import Annotation, read_annotation
 from uce.genes.bundled import own_id_vectors
+from uce.genes.collection import load_gene_table
 from uce.genes.kinds import BUNDLED_ENCODER
-from uce.genes.library import load_gene_table
 from uce.genes.orthologs import Orthologs, borrow, orthologs_by_symbol, read_orthologs, table_from_orthologs
 from uce.genes.tables import GeneTable
 

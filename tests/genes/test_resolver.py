@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from uce.errors import InputError, UsageError
-from uce.genes.library import load_gene_table
+from uce.genes.collection import load_gene_table
 from uce.genes.names import classify, from_spreadsheet, mangled, split_id, split_prefix, tidy
 from uce.genes.resolver import check_coverage, choose_column, names_in, resolve
 

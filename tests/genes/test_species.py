@@ -8,7 +8,7 @@ from anndata.io import read_elem
 
 from uce.errors import InputError, UsageError
 from uce.genes.bundled import bundled_species
-from uce.genes.library import load_gene_table
+from uce.genes.collection import load_gene_table
 from uce.genes.names import split_id
 from uce.genes.species import canonical_species, catalogue, confirm_species, detect_species, symbol_matches
 from uce.genes.tables import write_table

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from uce.errors import ModelError, UsageError
 from uce.genes.bundled import load_bundled
-from uce.genes.library import list_species, load_gene_table, table_names
+from uce.genes.collection import list_species, load_gene_table, table_names
 from uce.genes.tables import GeneTable, read_table, write_table
 
 COLUMNS = ("ids", "symbols", "synonyms", "chromosomes", "starts", "projected", "origins", "vectors")

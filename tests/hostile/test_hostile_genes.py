@@ -11,7 +11,7 @@ from scipy import sparse
 
 import uce
 from uce.errors import InputError, ModelError, UsageError
-from uce.genes.library import load_gene_table
+from uce.genes.collection import load_gene_table
 from uce.genes.resolver import check_coverage, choose_column, names_in, resolve
 from uce.genes.species import detect_species
 from uce.genes.tables import GeneTable, read_table, write_table

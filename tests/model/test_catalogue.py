@@ -635,7 +635,7 @@ def test_a_download_ends_in_a_model_and_gene_tables_that_load(
     monkeypatch: pytest.MonkeyPatch,
     uce_home: Path,
 ) -> None:
-    from uce.genes.library import load_gene_table
+    from uce.genes.collection import load_gene_table
     from uce.model import published
     from uce.model.checkpoint import load_model
 

@@ -19,7 +19,7 @@ from torch import Tensor
 import uce
 from uce.errors import ModelError, OutputExistsError, UsageError
 from uce.genes.adding import add_species
-from uce.genes.library import load_gene_table
+from uce.genes.collection import load_gene_table
 from uce.genes.requests import Sources
 from uce.genes.sources import Lookup, Places, read_offsets, read_places, read_vectors
 from uce.genes.tables import GeneTable, read_table

@@ -8,7 +8,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from uce.genes.library import load_gene_table
+from uce.genes.collection import load_gene_table
 
 GENES, PER_CELL = 800, 60
 

@@ -13,7 +13,7 @@ import pytest
 
 import uce
 from uce.errors import InputError, ModelError
-from uce.genes.library import load_gene_table
+from uce.genes.collection import load_gene_table
 
 if TYPE_CHECKING:
     from uce.model.checkpoint import Model

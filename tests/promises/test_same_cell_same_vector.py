@@ -10,7 +10,7 @@ import pytest
 from scipy import sparse
 
 import uce
-from uce.genes.library import load_gene_table
+from uce.genes.collection import load_gene_table
 
 if TYPE_CHECKING:
     from uce.model.checkpoint import Model

@@ -11,8 +11,8 @@ from uce.cells.counts import Counts
 from uce.errors import InputError
 from uce.files import shorten
 from uce.genes.catalogue import canonical_species, find_species
+from uce.genes.collection import load_gene_table
 from uce.genes.columns import choose_column, names_in
-from uce.genes.library import load_gene_table
 from uce.genes.resolver import MIN_SHARE, Resolution, check_coverage, resolve
 from uce.genes.species import confirm_species, detect_species
 from uce.genes.tables import GeneTable

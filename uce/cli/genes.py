@@ -35,7 +35,7 @@ def _add_list(actions: Commands) -> None:
 
 def _run_list(args: argparse.Namespace) -> int:
     from uce.genes.catalogue import catalogue
-    from uce.genes.library import all_kinds, list_species, table_path
+    from uce.genes.collection import all_kinds, list_species, table_path
 
     rows = [
         {
@@ -106,8 +106,8 @@ def _shown(value: object) -> str:
 def _table(args: argparse.Namespace) -> "GeneTable":
     """The table asked for; without --encoder the bundled kind, or the only one there is."""
     from uce.genes.catalogue import canonical_species
+    from uce.genes.collection import load_gene_table, table_kinds
     from uce.genes.kinds import BUNDLED_ENCODER
-    from uce.genes.library import load_gene_table, table_kinds
     from uce.progress import say
 
     if args.species.endswith(".h5ad"):
@@ -139,9 +139,9 @@ def _run_check(args: argparse.Namespace) -> int:
 def _judged(table: "GeneTable", args: argparse.Namespace) -> "TableHealth":
     """The health of a table, which is drawn as well."""
     from uce.files import make_folder, refuse_overwrite, user_folder
+    from uce.genes.collection import comparable, load_gene_table
     from uce.genes.judging.health import judge_table
     from uce.genes.judging.pictures import draw_table
-    from uce.genes.library import comparable, load_gene_table
 
     if args.picture:
         refuse_overwrite(args.picture, overwrite=args.overwrite)

@@ -22,8 +22,8 @@ from uce.corpus.workers import run_tasks
 from uce.corpus.writing import StorePlan, cell_order, store_key, write_store
 from uce.errors import InputError, OutputExistsError, UceError, UsageError
 from uce.files import make_folder, shorten, write_json
+from uce.genes.collection import load_gene_table
 from uce.genes.kinds import BUNDLED_ENCODER
-from uce.genes.library import load_gene_table
 from uce.genes.tables import GeneTable
 from uce.locks import lock
 from uce.progress import say
@@ -153,6 +153,8 @@ def _begin(out: Path, tables: dict[str, GeneTable], settings: BuildSettings) -> 
         (out / name).mkdir(exist_ok=True)
     for left in (out / "data").glob(f"*{UNFINISHED}"):
         shutil.rmtree(left)
+    for left in out.rglob(".*.tmp-*"):  # of writes that were cut short; we hold the lock, so nobody is writing
+        left.unlink()
     for name, table in tables.items():
         write_rows(out / "species" / name / "genes.csv", gene_rows(table))
 

@@ -20,7 +20,7 @@ from typing import Any
 
 from uce.errors import InputError, ModelError, UceError
 from uce.files import atomic_path, sha256_file, shorten, write_json
-from uce.genes.library import load_gene_table
+from uce.genes.collection import load_gene_table
 
 FORMAT = "uce-corpus"
 VERSION = 1

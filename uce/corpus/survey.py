@@ -18,8 +18,8 @@ from uce.corpus.manifest import DatasetRow
 from uce.corpus.quality import CellFacts, Mask, QualityRules, judge_cells, why_not_dataset
 from uce.errors import InputError
 from uce.files import atomic_path, sha256_file
+from uce.genes.collection import load_gene_table
 from uce.genes.columns import names_in
-from uce.genes.library import load_gene_table
 
 BLOCK = 4096
 FORMAT = 1

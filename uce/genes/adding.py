@@ -14,10 +14,10 @@ from uce.files import make_folder
 from uce.genes.annotations.reading import Annotation, read_annotation
 from uce.genes.bundled import bundled_species
 from uce.genes.catalogue import canonical_species, find_species, species_label
+from uce.genes.collection import comparable, kind_width, list_species, load_gene_table, table_path
 from uce.genes.judging.health import TableHealth, judge_table
 from uce.genes.judging.pictures import draw_table
 from uce.genes.kinds import BUNDLED_ENCODER, PUBLISHED_ENCODER, plain_kind
-from uce.genes.library import comparable, kind_width, list_species, load_gene_table, table_path
 from uce.genes.names import UNLISTED, split_id
 from uce.genes.orthologs import Orthologs, borrow, orthologs_by_symbol, read_orthologs, table_from_orthologs
 from uce.genes.proteins.run import remove

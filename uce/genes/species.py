@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 from uce.errors import InputError
 from uce.files import printable, shorten
 from uce.genes.catalogue import Species, canonical_species, catalogue, find_species, species_label
+from uce.genes.collection import list_species, table_names, why_no_table
 from uce.genes.columns import check_column, names_in, text_columns
 from uce.genes.kinds import BUNDLED_ENCODER
-from uce.genes.library import list_species, table_names, why_no_table
 from uce.genes.names import UNLISTED, classify, explain_names, prefixed_species, split_id, split_prefix, tidy
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from uce.cells.counts import open_counts
 from uce.errors import InputError
 from uce.genes.catalogue import canonical_species
-from uce.genes.library import load_gene_table
+from uce.genes.collection import load_gene_table
 from uce.genes.resolver import choose_column, names_in, resolve
 from uce.genes.tables import GeneTable
 from uce.genes.vocabulary import SPECIALS, Vocabulary, build_vocabulary, chromosome_vector, to_ranks

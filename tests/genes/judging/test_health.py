@@ -10,8 +10,8 @@ import pytest
 
 from uce.errors import UsageError
 from uce.genes.bundled import bundled_species
+from uce.genes.collection import load_gene_table
 from uce.genes.judging.health import TableHealth, judge_table
-from uce.genes.library import load_gene_table
 from uce.genes.tables import GeneTable
 
 RNG = np.random.default_rng(11)

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from uce.errors import UsageError
+from uce.genes.collection import load_gene_table
 from uce.genes.judging.summary import describe, describe_gene
-from uce.genes.library import load_gene_table
 from uce.genes.tables import GeneTable
 
 AXES = np.eye(4, dtype=np.float32)
