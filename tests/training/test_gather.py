@@ -17,7 +17,7 @@ from uce.training.objectives.contrastive import ContrastiveSettings
 from uce.training.settings import PretrainConfig
 
 CHILD = textwrap.dedent("""
-    import sys, torch
+    import os, sys, torch
     torch.set_num_threads(1)
     from safetensors.torch import load_file, save_file
     from uce.config import read_config
@@ -35,6 +35,8 @@ CHILD = textwrap.dedent("""
     found |= {f"sum.{name}": value.detach() for name, value in sums.items()}
     save_file(found, f"{folder}/out{rank}.safetensors")
     torch.distributed.destroy_process_group()
+    # What torch tears down after this, it may abort on while threads of the group still end; all is written.
+    os._exit(0)
 """)
 
 
