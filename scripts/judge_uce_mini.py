@@ -28,11 +28,11 @@ from uce.cells.counts import open_counts
 from uce.cells.sentences import write_sentences
 from uce.genes.catalogue import canonical_species
 from uce.genes.collection import load_gene_table
-from uce.genes.vocabulary import build_vocabulary
+from uce.genes.resolver import choose_column, names_in, resolve
+from uce.genes.vocabulary import Vocabulary, build_vocabulary, to_ranks
 from uce.model.checkpoint import Model, load_model, save_model
 from uce.model.encoder import Encoder
 from uce.model.folders import find_model
-from uce.training.corpus import Dataset, read_dataset
 
 NEIGHBOURS, FEW_NEIGHBOURS, FOLDS, SMALLEST_TYPE, DRAWS = 15, 5, 5, 5, 1000
 FLY = "drosophila_melanogaster"
@@ -40,10 +40,20 @@ UNLABELLED = {"unassigned", "", "nan"}
 
 
 @dataclass(frozen=True, eq=False)
+class Cells:
+    """A dataset in memory: (cells, genes) counts in rank order."""
+
+    name: str
+    species: str
+    counts: csr_matrix
+    vocabulary: Vocabulary
+
+
+@dataclass(frozen=True, eq=False)
 class Task:
     """A labelled dataset: counts in rank order, labels, and the fold of every cell."""
 
-    data: Dataset
+    data: Cells
     labels: NDArray[np.str_]
     folds: NDArray[np.int64]
     split: str
@@ -101,13 +111,11 @@ def read_tasks(options: argparse.Namespace, model: Model) -> list[Task]:
 
 def _read_task(row: dict[Hashable, Any], options: argparse.Namespace, model: Model) -> Task:
     path = options.data / row["file"]
-    table = load_gene_table(canonical_species(row["species"]), encoder=model.gene_encoder)
-    vocabulary = build_vocabulary(table, model.specials, chromosome_vectors=model.chromosome_vectors)
-    data = read_dataset(path, table, vocabulary, name=row["dataset"])
+    data = read_cells(path, row["dataset"], canonical_species(row["species"]), model)
     with open_counts(path) as source:
         labels, donors = (np.asarray(source.obs_column(name)).astype(str) for name in ("cell_type", "donor"))
-    if len(labels) != data.counts.shape[0]:
-        raise SystemExit(f"{path}: some cells have no resolved count; their labels would be shifted.")
+    if not data.counts.getnnz(axis=1).all():
+        raise SystemExit(f"{path}: some cells have no count in a known gene; they cannot be judged.")
     names, sizes = np.unique(labels, return_counts=True)
     enough = np.isin(labels, names[sizes >= SMALLEST_TYPE]) & ~np.isin(labels, list(UNLABELLED))
     kept = np.flatnonzero(enough)
@@ -117,6 +125,17 @@ def _read_task(row: dict[Hashable, Any], options: argparse.Namespace, model: Mod
     split = "donors" if shared > 2.5 else "cells"
     folds = _donor_folds(donors[kept]) if split == "donors" else _stratified_folds(labels[kept])
     return Task(replace(data, counts=data.counts[kept]), labels[kept], folds, split)
+
+
+def read_cells(path: Path, name: str, species: str, model: Model) -> Cells:
+    """The counts of a file, for a model."""
+    table = load_gene_table(species, encoder=model.gene_encoder)
+    vocabulary = build_vocabulary(table, model.specials, chromosome_vectors=model.chromosome_vectors)
+    with open_counts(path) as source:
+        column = choose_column(source.var, table, column=None, file=source.file)
+        rows = resolve(names_in(source.var, column), table, column=column, file=source.file).rows
+        counts = to_ranks(source.read(0, source.n_cells), rows, vocabulary)
+    return Cells(name, species, counts, vocabulary)
 
 
 def _donor_folds(donors: NDArray[np.str_]) -> NDArray[np.int64]:

@@ -15,15 +15,16 @@ import numpy as np
 import torch
 from scipy.sparse import csr_matrix
 
-from uce.genes.tables import GeneTable
-from uce.genes.vocabulary import build_vocabulary
+from uce.genes.tables import GeneTable, table_record
+from uce.genes.vocabulary import Vocabulary, build_vocabulary
 from uce.model.encoder import ModelConfig
-from uce.training.batch import Cells, draw_sentences, pack
+from uce.training.batch import Batch, draw_sentences, pack, to_tensors, token_tables
 from uce.training.corpus import Corpus, Dataset, special_vectors
-from uce.training.loop import Trainee, start_linear
 from uce.training.objectives.contrastive import ContrastiveSettings
 from uce.training.optimizer import build_optimizer
 from uce.training.settings import DataSettings, OptimizerSettings, PretrainConfig
+from uce.training.stream import Cells, Stream
+from uce.training.trainee import Trainee, start_linear
 
 GENES, TYPES, DATASETS, CELLS, WIDTH = 600, 6, 3, 600, 600
 
@@ -49,10 +50,22 @@ def plant(random: np.random.Generator) -> tuple[Corpus, list[np.ndarray]]:
         rates = np.exp(base + types[label] + random.normal(0, 0.7, GENES))
         depth = 1000 * np.exp(random.normal(0, 0.5, (CELLS, 1)))
         counts = csr_matrix(random.poisson(depth * rates / rates.sum(axis=1, keepdims=True)).astype(np.float64))
-        measured = np.ones(GENES, dtype=bool)
-        datasets.append(Dataset(f"set{number}", table.species, counts, measured, vocabulary, {}))
+        datasets.append(in_memory(f"set{number}", counts, vocabulary))
         labels.append(label)
-    return Corpus(tuple(datasets), (table,), specials), labels
+    return Corpus(tuple(datasets), (table_record(table),), specials), labels
+
+
+def in_memory(name: str, counts: csr_matrix, vocabulary: Vocabulary) -> Dataset:
+    """A dataset of (cells, genes) counts by row of the gene table; all genes are measured."""
+    return Dataset(
+        name=name,
+        species="homo_sapiens",
+        shards=(counts.shape[0],),
+        fetch=lambda _shard, start, stop: counts[start:stop],
+        fetch_genes=lambda: (np.ones(GENES, dtype=bool), counts.getnnz(axis=0)),
+        vocabulary=vocabulary,
+        facts={},
+    )
 
 
 def configure(view: str, steps: int, seed: int) -> PretrainConfig:
@@ -62,7 +75,7 @@ def configure(view: str, steps: int, seed: int) -> PretrainConfig:
         activation="gelu", dropout=0.0, positions="none", readout="cls+mean", max_tokens=256,
     )  # fmt: skip
     return PretrainConfig(
-        data=DataSettings(manifest="", folder=""), model=model, seed=seed, steps=steps, batch_size=64, draws=96,
+        data=DataSettings(corpus=""), model=model, seed=seed, steps=steps, batch_size=64, draws=96,
         late_draws=96, objective=ContrastiveSettings(view=view, panel_least=0.1, fewest_genes=5),
         optimizer=OptimizerSettings(lr=1e-3, warmup=20),
     )  # fmt: skip
@@ -72,16 +85,22 @@ def train(corpus: Corpus, config: PretrainConfig) -> tuple[Trainee, dict[str, ob
     """The trained encoder and the log's fields over the last 100 steps."""
     torch.manual_seed(config.seed)
     trainee = Trainee(config)
-    make = config.objective.make_batch
-    start_linear(trainee.encoder, [make(corpus, config, config.steps + i) for i in range(16)])
+    stream, device = Stream(corpus, config), torch.device("cpu")
+    tables = token_tables([corpus], device)
+
+    def make(part: int) -> Batch:
+        return config.objective.make_batch(stream.cells(part), config, part)
+
+    start_linear(trainee.encoder, [make(config.steps + i) for i in range(16)], tables)
     optimizer = build_optimizer(trainee, config.optimizer)
     totals: dict[str, torch.Tensor] = {}
     for step in range(config.steps):
-        batch = {name: torch.as_tensor(value) for name, value in vars(make(corpus, config, step)).items()}
+        batch = to_tensors(make(step), tables, device)
         sums = trainee(batch)
         optimizer.zero_grad()
         trainee.objective.loss(sums, batch).backward()
         optimizer.step()
+        trainee.objective.constrain()
         if step >= config.steps - 100:
             totals = {name: totals.get(name, 0) + value.detach().double() for name, value in sums.items()}
     return trainee, trainee.objective.fields(totals, step=config.steps)
@@ -91,11 +110,12 @@ def train(corpus: Corpus, config: PretrainConfig) -> tuple[Trainee, dict[str, ob
 def embed(trainee: Trainee, dataset: Dataset, config: PretrainConfig) -> np.ndarray:
     """(cells, D) from sentences of all genes."""
     rows = np.arange(CELLS)
-    nothing = np.zeros(dataset.counts.nnz, dtype=bool)
-    cells = Cells(dataset, rows, rows)
+    cells = Cells(dataset, rows, rows, dataset.by_rank(dataset.stored([(0, CELLS)])))
+    nothing = np.zeros(cells.counts.nnz, dtype=bool)
     sentences = draw_sentences(cells, cells.counts, nothing, config, 0, numbers=rows)
-    vectors, tokens, keep = (torch.from_numpy(array) for array in pack(dataset.vocabulary, [sentences]))
-    return trainee.encoder(vectors[tokens], keep).numpy()
+    shown, tokens, keep = pack([sentences])
+    vectors = torch.from_numpy(dataset.vocabulary.vectors[shown])
+    return trainee.encoder(vectors[torch.from_numpy(tokens)], torch.from_numpy(keep)).numpy()
 
 
 def across_datasets(vectors: list[np.ndarray], labels: list[np.ndarray]) -> float:

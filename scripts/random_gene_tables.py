@@ -5,7 +5,8 @@ gone. Train and judge on them as on any other kind of vectors:
 
     export UCE_HOME=random-vectors
     python scripts/random_gene_tables.py
-    uce pretrain configs/uce_mini.yaml data.folder=FOLDER data.gene_encoder=random-groups -o runs/random
+    uce corpus build data_manifests/training_cells.csv --folder FOLDER --encoder random-groups -o random-corpus
+    uce pretrain configs/uce_mini.yaml data.corpus=random-corpus -o runs/random
     python scripts/judge_uce_mini.py --data FOLDER --model runs/random/uce-mini --output runs/random
 """
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from uce import locks
+from uce.errors import StorageError
 from uce.locks import lock
 
 
@@ -94,3 +95,14 @@ def test_many_processes_that_meet_a_dead_owner_never_hold_the_lock_together(tmp_
     processes = [subprocess.Popen(command, stderr=subprocess.DEVNULL) for _ in range(4)]
     assert [process.wait(60) for process in processes] == [0] * 4
     assert counter.read_text() == "80"
+
+
+def test_a_lock_of_another_host_can_be_taken_over(tmp_path: Path) -> None:
+    path = tmp_path / ".lock"
+    path.write_text(json.dumps({"host": "elsewhere", "pid": 1}))
+    with pytest.raises(StorageError, match="process 1 on elsewhere is writing there"), lock(path, wait=False):
+        pass
+    with lock(path, wait=False, elsewhere=False):
+        assert json.loads(path.read_text())["pid"] == os.getpid()
+        with pytest.raises(StorageError), lock(path, wait=False, elsewhere=False):
+            pass

@@ -12,6 +12,7 @@ from uce.engines import embed_rows, sentence_lengths
 from uce.errors import InputError
 from uce.files import printable
 from uce.jobs import Job, Request
+from uce.progress import duration_text, size_text
 
 ATLAS_CELLS = 100_000_000
 _DEVICES = (1, 8, 64)
@@ -52,7 +53,7 @@ class Estimate:
         return {**asdict(self), "hours": self.hours(self.cells, 1), f"hours_for_{ATLAS_CELLS}_cells": atlas}
 
     def __str__(self) -> str:
-        atlas = ", ".join(f"{_duration(self.hours(ATLAS_CELLS, n))} on {n}" for n in _DEVICES)
+        atlas = ", ".join(f"{duration_text(self.hours(ATLAS_CELLS, n))} on {n}" for n in _DEVICES)
         vectors = 4 * self.dim * ATLAS_CELLS
         return "\n".join(
             (
@@ -60,10 +61,10 @@ class Estimate:
                 f"An estimate from {self.sample:,} of them, computed here:",
                 f"  sentences   {self.tokens_per_cell:,.0f} tokens a cell",
                 f"  rate        {self.cells_per_second:,.1f} cells/s",
-                f"  time        {_duration(self.hours(self.cells, 1))} on one such device",
-                f"  disk        {_size(self.result_bytes)} for the result, "
-                f"and {_size(self.parts_bytes)} for finished blocks until it is written",
-                f"  10^8 cells  {atlas} such devices; {_size(vectors)} of vectors",
+                f"  time        {duration_text(self.hours(self.cells, 1))} on one such device",
+                f"  disk        {size_text(self.result_bytes)} for the result, "
+                f"and {size_text(self.parts_bytes)} for finished blocks until it is written",
+                f"  10^8 cells  {atlas} such devices; {size_text(vectors)} of vectors",
             )
         )
 
@@ -123,15 +124,3 @@ def _measure(job: Job) -> tuple[int, float, float]:
 
 def _file_bytes(path: Path) -> int:
     return sum(p.stat().st_size for p in ([path] if path.is_file() else path.rglob("*")) if p.is_file())
-
-
-def _size(count: int) -> str:
-    return f"{count / 1e9:,.1f} GB" if count >= 1e9 else f"{max(1, round(count / 1e6)):,} MB"
-
-
-def _duration(hours: float) -> str:
-    if hours >= 48:
-        return f"{hours:,.0f} hours ({hours / 24:,.0f} days)"
-    if hours >= 1:
-        return f"{hours:.1f} hours"
-    return f"{hours * 60:.0f} minutes" if hours * 60 >= 1.5 else "a minute at most"

@@ -22,6 +22,8 @@ from uce.errors import OutputExistsError, StorageError, UsageError
 def atomic_path(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on success it is flushed and takes the final name, else it is removed.
 
+    A folder is flushed with all that is in it: under its final name it is whole, even after a power failure.
+
     Raises
     ------
     StorageError
@@ -33,8 +35,10 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     try:
         try:
             yield temporary
-            if temporary.is_file():
-                _flush(temporary)
+            for inner in temporary.rglob("*"):
+                if not inner.is_symlink():
+                    _flush(inner)
+            _flush(temporary)
             temporary.replace(path)
             _flush(path.parent)
         finally:

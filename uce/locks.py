@@ -19,11 +19,17 @@ logger = logging.getLogger("uce")
 
 
 @contextmanager
-def lock(path: str | Path, *, wait: bool = True) -> Iterator[None]:
+def lock(path: str | Path, *, wait: bool = True, elsewhere: bool = True) -> Iterator[None]:
     """Hold the lock file `path` for the block; wait while another living process holds it.
 
     The file holds the owner's host and process id. The lock of a dead process of this host is taken over; one
     of another host is waited for, and a line says which file to delete if that host has crashed.
+
+    Parameters
+    ----------
+    elsewhere
+        Whether the lock of another host counts. False where a scheduler starts a job again on another host when the
+        first one has died: then only a second start on one host is noticed.
 
     Raises
     ------
@@ -34,8 +40,8 @@ def lock(path: str | Path, *, wait: bool = True) -> Iterator[None]:
     told = False
     while not _created(path):
         owner = _owner(path)
-        if _abandoned(path, owner):
-            _remove_abandoned(path)
+        if _abandoned(path, owner, elsewhere):
+            _remove_abandoned(path, elsewhere)
             continue
         if not wait:
             msg = f"{path}: {owner} is writing there. Wait for it, or delete this file if it no longer runs."
@@ -70,14 +76,14 @@ def _owner(path: Path) -> str:
         return ""
 
 
-def _abandoned(path: Path, owner: str) -> bool:
+def _abandoned(path: Path, owner: str, elsewhere: bool = True) -> bool:
     if not owner:
         try:
             return time.time() - path.stat().st_mtime > _EMPTY_SECONDS
         except OSError:
             return False
     pid, host = int(owner.split()[1]), owner.split(" on ", 1)[1]
-    return host == socket.gethostname() and not _runs(pid)
+    return not _runs(pid) if host == socket.gethostname() else not elsewhere
 
 
 def _runs(pid: int) -> bool:
@@ -94,9 +100,9 @@ def _guard(path: Path) -> Path:
     return path.with_name(path.name + ".guard")
 
 
-def _remove_abandoned(path: Path) -> None:
+def _remove_abandoned(path: Path, elsewhere: bool) -> None:
     """Remove the lock unless somebody else did and a new owner holds it: of several who see a dead owner, one acts."""
     with _guard(path).open("a") as guard:
         fcntl.flock(guard, fcntl.LOCK_EX)
-        if _abandoned(path, _owner(path)):
+        if _abandoned(path, _owner(path), elsewhere):
             path.unlink(missing_ok=True)

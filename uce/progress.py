@@ -1,4 +1,4 @@
-"""Words and a progress bar on stderr: rate and time left, quiet where nobody asked for them."""
+"""Words for people: sizes and times, and on stderr a progress bar with rate and time left, where it was asked for."""
 
 import sys
 from types import TracebackType
@@ -57,3 +57,17 @@ class Progress:
     def note(self, text: str) -> None:
         """Write `text` behind the bar from its next line on."""
         self._bar.set_postfix_str(text, refresh=False)
+
+
+def size_text(count: float) -> str:
+    """Bytes as a person reads them."""
+    return f"{count / 1e9:,.1f} GB" if count >= 1e9 else f"{max(1, round(count / 1e6)):,} MB"
+
+
+def duration_text(hours: float) -> str:
+    """A long time as a person reads it."""
+    if hours >= 48:
+        return f"{hours:,.0f} hours ({hours / 24:,.0f} days)"
+    if hours >= 1:
+        return f"{hours:.1f} hours"
+    return f"{hours * 60:.0f} minutes" if hours * 60 >= 1.5 else "a minute at most"

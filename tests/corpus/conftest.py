@@ -1,6 +1,7 @@
 """Small files of human cells with their manifest, and a corpus built of them."""
 
 import csv
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -44,16 +45,32 @@ def content(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-@pytest.fixture
-def manifest(tmp_path: Path) -> Path:
-    """Two datasets, `one` of 90 and `two` of 40 cells."""
-    cells_file(tmp_path / "cells/one.h5ad", 90, seed=1, obs={"donor": [f"d{i % 3}" for i in range(90)]})
-    cells_file(tmp_path / "cells/two.h5ad", 40, seed=2)
+@pytest.fixture(scope="session")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with two datasets, `one` of 90 and `two` of 40 cells, their manifest, and the corpus built of them."""
+    folder = tmp_path_factory.mktemp("whole")
+    cells_file(folder / "cells/one.h5ad", 90, seed=1, obs={"donor": [f"d{i % 3}" for i in range(90)]})
+    cells_file(folder / "cells/two.h5ad", 40, seed=2)
     rows: list[dict[str, object]] = [
         {"dataset_id": "one", "path": "cells/one.h5ad", "species": "human", "licence": "MIT", "split": "train"},
         {"dataset_id": "two", "path": "cells/two.h5ad", "species": "human", "licence": "CC0", "split": "test"},
     ]
-    return write_manifest(tmp_path / "manifest.csv", rows)
+    manifest = write_manifest(folder / "manifest.csv", rows)
+    build_corpus(manifest, folder / "corpus", rules=QualityRules(off=("mad",)))
+    return folder
+
+
+@pytest.fixture
+def manifest(whole: Path, tmp_path: Path) -> Path:
+    """The manifest of `whole` and its cells, for this test alone."""
+    shutil.copytree(whole, tmp_path, ignore=shutil.ignore_patterns("corpus"), dirs_exist_ok=True)
+    return tmp_path / "manifest.csv"
+
+
+@pytest.fixture
+def corpus(whole: Path, tmp_path: Path) -> Path:
+    """The corpus of `whole`, at `tmp_path / "corpus"`, for this test alone."""
+    return Path(shutil.copytree(whole / "corpus", tmp_path / "corpus"))
 
 
 @pytest.fixture

@@ -98,9 +98,14 @@ def test_kept_and_removed_cells_add_up(seed: int, off: set[str]) -> None:
     ],
 )
 def test_a_dataset_of_another_kind_is_left_out(assay: str, genes: int, reason: str) -> None:
-    assert why_not_dataset(assay, genes, QualityRules()).startswith(reason)
-    assert bool(why_not_dataset(assay, genes, QualityRules())) is bool(reason)
-    assert why_not_dataset(assay, genes, QualityRules(off=("assay", "panel"))) == ""
+    assert why_not_dataset(assay, genes, 0.1, QualityRules()).startswith(reason)
+    assert bool(why_not_dataset(assay, genes, 0.1, QualityRules())) is bool(reason)
+    assert why_not_dataset(assay, genes, 0.1, QualityRules(off=("assay", "panel"))) == ""
+
+
+def test_names_that_fit_only_without_their_case_are_of_another_species() -> None:
+    assert why_not_dataset("10x", 9000, 0.9, QualityRules()).startswith("case: ")
+    assert why_not_dataset("10x", 9000, 0.9, QualityRules(off=("case",))) == ""
 
 
 @pytest.mark.parametrize(

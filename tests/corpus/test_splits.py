@@ -2,10 +2,11 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from uce.corpus.manifest import DatasetRow
-from uce.corpus.splits import BY_DONOR, SplitRule, dataset_split, donor_split, split_record
+from uce.corpus.splits import BY_DONOR, SPLITS, Assignment, SplitRule, assign, dataset_split, donor_split, split_record
 from uce.errors import UsageError
 
 ROW = DatasetRow(2, "one", "one.h5ad", "homo_sapiens")
@@ -45,7 +46,8 @@ def test_nothing_of_a_held_out_species_is_trained_on() -> None:
 def test_a_split_by_donor_lists_every_donor() -> None:
     rule = replace(HALF, by="donor")
     donors = [f"p{i}" for i in range(60)]
-    record = split_record([ROW, replace(ROW, name="two", split="test")], {"one": donors, "two": donors}, rule)
+    rows = [ROW, replace(ROW, name="two", split="test")]
+    record = split_record({row.name: assign(row, donors, rule) for row in rows}, rule)
     assert record["datasets"] == {"train": [], "validation": [], "test": ["two"], BY_DONOR: ["one"]}
     assert record["donors"] == {"one": {donor: donor_split(ROW, donor, rule) for donor in donors}}
     assert set(record["donors"]["one"].values()) == {"train", "validation", "test"}  # type: ignore[attr-defined]
@@ -55,6 +57,19 @@ def test_a_donor_of_two_datasets_of_a_study_has_one_split() -> None:
     rule = replace(HALF, by="donor")
     sisters = [replace(ROW, name=name, study="GSE1") for name in ("one", "two")]
     assert all(len({donor_split(row, f"p{i}", rule) for row in sisters}) == 1 for i in range(30))
+
+
+def test_a_dataset_without_donors_is_split_as_a_whole() -> None:
+    rule = replace(HALF, by="donor")
+    assert {assign(replace(ROW, name=f"d{i}"), [], rule).split for i in range(30)} == set(SPLITS)
+    assert assign(replace(ROW, split="test"), ["p1"], rule) == Assignment("test")
+
+
+def test_cells_are_of_the_split_of_their_donor() -> None:
+    assignment = Assignment(BY_DONOR, {"a": "train", "b": "test", "c": "validation"})
+    codes = assignment.codes(np.array(["b", "a", "c", "b"], dtype=object))
+    assert [SPLITS[code] for code in codes] == ["test", "train", "validation", "test"]
+    assert [SPLITS[code] for code in Assignment("validation").codes(np.array(["", ""]))] == ["validation"] * 2
 
 
 @pytest.mark.parametrize("options", [{"by": "cell"}, {"test": 0.7, "validation": 0.7}, {"test": -0.1}])

@@ -7,15 +7,20 @@ import anndata
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from scipy.sparse import csr_matrix
 
 from uce.cells.sentences import SentenceRule
-from uce.genes.tables import GeneTable, write_table
-from uce.genes.vocabulary import build_vocabulary
+from uce.corpus.build import build_corpus
+from uce.corpus.quality import SWITCHES, QualityRules
+from uce.genes.tables import GeneTable, table_record, write_table
+from uce.genes.vocabulary import Vocabulary, build_vocabulary
 from uce.model.encoder import ModelConfig
+from uce.training.batch import Batch, to_tensors, token_tables
 from uce.training.corpus import Corpus, Dataset, special_vectors
 from uce.training.objectives.masked import MaskedSettings
-from uce.training.settings import DataSettings, OptimizerSettings, PretrainConfig
+from uce.training.settings import DataSettings, OptimizerSettings, PretrainConfig, RunSettings
+from uce.training.stream import Cells, Stream
 
 GENES, WIDTH, PROGRAMMES = 600, 32, 4
 
@@ -62,18 +67,32 @@ def planted_corpus(*, sizes: tuple[int, ...] = (400, 100)) -> Corpus:
         counts, _ = planted_counts(cells, seed=number)
         measured = np.ones(GENES, dtype=bool)
         if number == 1:
-            measured[-GENES // 5 :] = False
-        by_rank = counts[:, np.argsort(vocabulary.ranks)].multiply(measured).tocsr()
-        by_rank.sort_indices()
-        by_rank.eliminate_zeros()
-        datasets.append(Dataset(f"set{number}", table.species, by_rank, measured, vocabulary, {"cells": cells}))
-    return Corpus(tuple(datasets), (table,), specials)
+            measured[np.argsort(vocabulary.ranks)[-GENES // 5 :]] = False
+        datasets.append(dataset_in_memory(f"set{number}", counts.multiply(measured).tocsr(), measured, vocabulary))
+    return Corpus(tuple(datasets), (table_record(table),), specials, gene_encoder="planted", sha256="planted")
+
+
+def dataset_in_memory(
+    name: str, counts: csr_matrix, measured: np.ndarray, vocabulary: Vocabulary, *, labels: np.ndarray | None = None
+) -> Dataset:
+    """A dataset of (cells, genes) counts by row of the table, in one shard."""
+    seen = np.asarray((counts > 0).sum(axis=0)).ravel()
+    return Dataset(
+        name=name,
+        species="homo_sapiens",
+        shards=(counts.shape[0],),
+        fetch=lambda _shard, start, stop: counts[start:stop],
+        fetch_genes=lambda: (measured, seen),
+        vocabulary=vocabulary,
+        facts={"cells": counts.shape[0]},
+        fetch_labels=lambda column: labels if column == "cell_type" else None,
+    )
 
 
 def toy_config(**changes: object) -> PretrainConfig:
     """Two layers of 64, sentences of 96 draws."""
     settings: dict[str, object] = {
-        "data": DataSettings(manifest="manifest.csv", folder=".", gene_encoder="planted"),
+        "data": DataSettings(corpus="corpus"),
         "model": ModelConfig(
             layers=2,
             dim=64,
@@ -93,8 +112,7 @@ def toy_config(**changes: object) -> PretrainConfig:
         "draws": 96,
         "batch_size": 32,
         "steps": 12,
-        "snapshot_every": 4,
-        "log_every": 2,
+        "run": RunSettings(workers=0, log_every=2, snapshot_every=4),
         "objective": MaskedSettings(queries=64, hidden=(32, 16)),
         "optimizer": OptimizerSettings(lr=1e-3, warmup=3),
         "name": "toy",
@@ -109,7 +127,7 @@ def corpus() -> Corpus:
 
 @pytest.fixture
 def planted_files(uce_home: Path, tmp_path: Path) -> DataSettings:
-    """The table in the user's folder, two files of cells with names in another order, and their manifest."""
+    """The table in the user's folder, and a corpus of two datasets to train on and one to validate on."""
     return write_planted_files(uce_home, tmp_path / "cells")
 
 
@@ -118,19 +136,25 @@ def write_planted_files(home: Path, folder: Path) -> DataSettings:
     folder.mkdir()
     write_table(planted_table(), home / "genes" / "planted" / "homo_sapiens.h5ad")
     rows = []
-    for number, cells in enumerate((120, 60)):
+    for number, (name, cells) in enumerate({"set0": 120, "set1": 60, "kept": 50}.items()):
         counts, programme = planted_counts(cells, seed=number)
-        order = np.random.default_rng(number).permutation(GENES)[: GENES - 100 * number]
+        order = np.random.default_rng(number).permutation(GENES)[: GENES - 100 * (number == 1)]
         adata = anndata.AnnData(
             X=counts[:, order].astype(np.float32),
             obs=pd.DataFrame({"cell_type": programme.astype(str)}, index=[f"c{i}" for i in range(cells)]),
             var=pd.DataFrame(index=[f"GENE{i}" for i in order]),
         )
-        adata.write_h5ad(folder / f"set{number}.h5ad")
-        rows.append({"dataset": f"set{number}", "file": f"set{number}.h5ad", "species": "human", "role": "train"})
-    rows.append({"dataset": "kept", "file": "kept.h5ad", "species": "human", "role": "validation"})
+        adata.write_h5ad(folder / f"{name}.h5ad")
+        split = "validation" if name == "kept" else "train"
+        rows.append({"dataset": name, "file": f"{name}.h5ad", "species": "human", "split": split})
     pd.DataFrame(rows).to_csv(folder / "manifest.csv", index=False)
-    return DataSettings(manifest=str(folder / "manifest.csv"), folder=str(folder), gene_encoder="planted")
+    build_planted_corpus(folder)
+    return DataSettings(corpus=str(folder / "corpus"))
+
+
+def build_planted_corpus(folder: Path) -> None:
+    """Bring the corpus beside a manifest up to date; all cells stay."""
+    build_corpus(folder / "manifest.csv", folder / "corpus", encoder="planted", rules=QualityRules(off=SWITCHES))
 
 
 @pytest.fixture
@@ -141,3 +165,32 @@ def make_corpus() -> Callable[..., Corpus]:
 @pytest.fixture
 def make_config() -> Callable[..., PretrainConfig]:
     return toy_config
+
+
+def cells_of(corpus: Corpus, config: PretrainConfig, part: int) -> Cells:
+    """All cells of a part."""
+    return Stream(corpus, config).cells(part)
+
+
+def batch_of(corpus: Corpus, config: PretrainConfig, part: int, *, rank: int = 0, world: int = 1) -> Batch:
+    """The batch of a process in a part."""
+    return config.objective.make_batch(cells_of(corpus, config, part), config, part, rank=rank, world=world)
+
+
+def tensors_of(
+    corpus: Corpus, config: PretrainConfig, part: int, *, rank: int = 0, world: int = 1
+) -> dict[str, torch.Tensor]:
+    """The same as the tensors that an objective takes."""
+    device = torch.device("cpu")
+    return to_tensors(batch_of(corpus, config, part, rank=rank, world=world), token_tables([corpus], device), device)
+
+
+def planted_cells(cells: int, *, seed: int = 0) -> anndata.AnnData:
+    """Planted cells as a user has them: gene symbols, types, and a donor for each type."""
+    counts, programme = planted_counts(cells, seed=seed)
+    obs = {"cell_type": np.array(list("abcd"))[programme], "donor": programme.astype(str)}
+    return anndata.AnnData(
+        X=counts.astype(np.float32),
+        obs=pd.DataFrame(obs, index=[f"c{i}" for i in range(cells)]),
+        var=pd.DataFrame(index=[f"GENE{i}" for i in range(GENES)]),
+    )

@@ -1,12 +1,24 @@
 """Thinned counts are what a shallower sequencing would have given; sentences are packed without loss."""
 
+from collections.abc import Callable
+from dataclasses import replace
+
 import numpy as np
+import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.sparse import csr_matrix
 
-from uce.training.batch import Cells, cells_of_step, draw_sentences, pack, thin
-from uce.training.corpus import Corpus
+from uce.genes.vocabulary import build_vocabulary
+from uce.training.batch import draw_sentences, pack, thin, to_tensors, token_tables
+from uce.training.corpus import Corpus, special_vectors
+from uce.training.objectives.masked import MaskedSettings
+from uce.training.settings import PretrainConfig
+
+from .conftest import WIDTH, batch_of, cells_of, planted_table
+
+Configure = Callable[..., PretrainConfig]
 
 
 @settings(max_examples=60, deadline=None)
@@ -35,16 +47,44 @@ def test_thinning_keeps_all_none_or_the_share_asked_for() -> None:
     assert abs(thinned.data[4000:].var() / variance - 1) < 4 * np.sqrt(2 / 2000)
 
 
-def test_packed_sentences_are_the_sentences(corpus: Corpus, make_config: "type") -> None:
+def test_packed_sentences_are_the_sentences(corpus: Corpus, make_config: Configure) -> None:
     config = make_config()
-    cells: Cells = cells_of_step(corpus, config, 0)
+    cells = cells_of(corpus, config, 0)
     nothing = np.zeros(cells.counts.nnz, dtype=bool)
     first = draw_sentences(cells, cells.counts, nothing, config, 0, numbers=cells.samples)
     most = np.ones(cells.counts.nnz, dtype=bool)
     most[::20] = False
     second = draw_sentences(cells, cells.counts, most, config, 0, numbers=cells.samples)
-    vocabulary = cells.dataset.vocabulary
-    vectors, tokens, keep = pack(vocabulary, [first, second])
+    vectors, tokens, keep = pack([first, second])
+    assert (np.diff(vectors) > 0).all()  # each token once
     for position, (part, row) in enumerate((part, row) for part in (first, second) for row in range(32)):
-        expected = vocabulary.vectors[part.tokens[row, : part.lengths[row]]]
-        assert np.array_equal(vectors[tokens[position][keep[position]]], expected)
+        assert np.array_equal(vectors[tokens[position][keep[position]]], part.tokens[row, : part.lengths[row]])
+
+
+@pytest.mark.parametrize("masking", ["cell", "panel"])
+def test_on_the_device_a_batch_has_the_vectors_of_its_own_species(
+    corpus: Corpus, make_config: Configure, masking: str
+) -> None:
+    mouse_vocabulary = build_vocabulary(planted_table("mus_musculus"), -special_vectors(WIDTH))
+    mouse = replace(corpus.datasets[0], name="mice", species="mus_musculus", vocabulary=mouse_vocabulary)
+    mice = replace(corpus, datasets=(mouse,))
+    device = torch.device("cpu")
+    tables = token_tables([corpus, mice], device)
+    config = make_config(objective=MaskedSettings(masking=masking, queries=64))
+    for species, cells in {"homo_sapiens": corpus, "mus_musculus": mice}.items():
+        batch = batch_of(cells, config, 0)
+        tensors = to_tensors(batch, tables, device)
+        table = cells.datasets[0].vocabulary.vectors
+        assert batch.species == species
+        assert np.array_equal(tensors["vectors"].numpy(), table[batch.vectors])
+        assert np.array_equal(tensors["queries"].numpy(), table[batch.queries])
+        assert ("asked" in tensors) == (masking == "cell")
+        assert np.array_equal(tensors["labels"].numpy(), batch.labels)
+    assert not np.array_equal(tables["homo_sapiens"], tables["mus_musculus"])
+
+
+def test_the_parts_of_an_update_may_be_of_different_datasets(corpus: Corpus, make_config: Configure) -> None:
+    config = make_config(accumulate=2)
+    names = [{cells_of(corpus, config, 2 * step + number).dataset.name for number in range(2)} for step in range(20)]
+    assert {1, 2} == {len(found) for found in names}
+    assert len(batch_of(corpus, config, 0).tokens) == config.batch_size // 2

@@ -15,11 +15,11 @@ from uce.model.checkpoint import load_model, save_model
 from uce.model.encoder import Encoder
 from uce.model.folders import FILES
 from uce.training.corpus import Corpus
-from uce.training.export import export, read_curve
+from uce.training.export import export
 from uce.training.loop import pretrain
-from uce.training.records import describe
-from uce.training.settings import DataSettings, PretrainConfig
-from uce.training.state import Progress, add_state, snapshot_path
+from uce.training.records import Metrics, describe
+from uce.training.settings import DataSettings, PretrainConfig, ValidationSettings
+from uce.training.state import Progress, add_state, seal, snapshot_path
 
 MakeRun = Callable[..., Path]
 
@@ -56,13 +56,15 @@ def make_run(make_config: Callable[..., PretrainConfig], make_corpus: Callable[[
         for step in snapshots:
             write(snapshot_path(run, step), config, step)
             add_state(snapshot_path(run, step), {"weights.x": torch.ones(2)}, Progress(step, 1.0))
+            seal(snapshot_path(run, step))
         if finished:
             write(run / config.name, config, config.steps)
-        lines = [
-            {"step": step, "loss": 1 / step, "excess": excess, "lr": 0.1, "seconds": step / 2}
-            for step, excess in zip(range(2, 13, 2), (0.0, 0.25, 0.5, 0.375, 0.75, 0.625), strict=True)
-        ]
-        (run / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines) + '{"step": 13, "lo')
+        for step, excess in zip(range(2, 13, 2), (0.0, 0.25, 0.5, 0.375, 0.75, 0.625), strict=True):
+            measured = {"valid_excess": excess / 2, "probe_f1": 0.5, "probe": {"kept": 0.5}} if step % 4 == 0 else {}
+            line = {"step": step, "loss": 1 / step, "excess": excess, **measured, "lr": 0.1, "seconds": step / 2}
+            Metrics(run).write(line)
+        with (run / "metrics.jsonl").open("a") as stream:
+            stream.write('{"step": 13, "lo')
         return run
 
     return make
@@ -91,6 +93,7 @@ def test_the_card_is_filled_from_the_run(make_run: MakeRun, tmp_path: Path) -> N
         "- name: masked",
         "- excess: first 0.0, last 0.625, lowest 0.0, highest 0.75",
         "- logged: from step 2 to 12",
+        "## Validation\n\n- after_steps: 12\n- valid_excess: 0.3125\n- probe_f1: 0.5\n- probe: kept 0.5",
         "- macro-F1: 0.61",
         "dataset set0",
         "- Not for clinical use.",
@@ -101,7 +104,9 @@ def test_the_card_is_filled_from_the_run(make_run: MakeRun, tmp_path: Path) -> N
     ):
         assert fact in card, fact
     assert card.startswith("---\nlicense: cc-by-4.0\nlibrary_name: uce\n")
-    assert "lr:" not in card.split("## Curve")[1].split("##")[0]
+    curve = card.split("## Curve")[1].split("##")[0]
+    assert not any(name in curve for name in ("lr:", "valid_", "probe"))
+    assert str(tmp_path) not in card + (out / "config.json").read_text()
 
 
 def test_an_unfinished_run_gives_its_newest_snapshot_and_says_so(
@@ -115,6 +120,7 @@ def test_an_unfinished_run_gives_its_newest_snapshot_and_says_so(
     assert (model.info["training"]["steps"], model.info["training"]["planned_steps"]) == (8, 12)
     assert model.info["training"]["seconds"] == 4.0
     assert model.info["curve"]["excess"]["last"] == 0.375
+    assert model.info["validation"]["after_steps"] == 8
     assert not (out / "training").exists()
 
 
@@ -228,18 +234,6 @@ def test_a_name_must_be_one_that_can_be_asked_for(make_run: MakeRun, name: str, 
     assert not list(uce_home.iterdir())
 
 
-def test_a_curve_reads_what_is_whole_and_a_number(tmp_path: Path) -> None:
-    path = tmp_path / "log.jsonl"
-    path.write_bytes(
-        b'{"step": 1, "top1": 0.5, "suspect": []}\n[1]\nnull\n\xff\n{"step": 2, "top1": NaN, "suspect": []}\n'
-    )
-    assert read_curve(path) == {
-        "logged": "from step 1 to 2",
-        "top1": {"first": 0.5, "last": 0.5, "lowest": 0.5, "highest": 0.5},
-    }
-    assert read_curve(path, last=0) == read_curve(tmp_path / "absent") == {}
-
-
 def test_the_command_exports_what_the_trainer_wrote(
     planted_files: DataSettings,
     make_config: Callable[..., PretrainConfig],
@@ -249,7 +243,8 @@ def test_the_command_exports_what_the_trainer_wrote(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    trained = pretrain(make_config(data=planted_files, steps=4, batch_size=8), out="run")
+    measured = ValidationSettings(every=2, batches=2)
+    trained = pretrain(make_config(data=planted_files, steps=4, batch_size=8, validation=measured), out="run")
     caplog.set_level(logging.WARNING)
     assert main(["export", "run", "-o", "shared", "--name", "final", "--licence", "MIT"]) == 0
     assert capsys.readouterr().out == "shared\n"
@@ -258,6 +253,9 @@ def test_the_command_exports_what_the_trainer_wrote(
     assert "# final\n" in card
     assert "dataset set0" in card
     assert "## Curve\n\n- logged: from step 2 to 4\n" in card
+    assert "## Validation\n\n- after_steps: 4\n- valid_excess: " in card
+    assert "- probe: kept 0." in card
+    assert str(planted_files.corpus) not in card + Path("shared/config.json").read_text()
     assert main(["export", "run", "--install"]) == 0
     assert load_model("toy").sha256 == load_model(trained).sha256
     assert main(["export", "run", "-o", "shared"]) == 5

@@ -9,6 +9,11 @@ import pytest
 from sklearn.metrics import f1_score
 from sklearn.neighbors import KNeighborsClassifier
 
+from uce.genes.tables import write_table
+from uce.training.corpus import special_vectors
+
+from .conftest import WIDTH, planted_cells, planted_counts, planted_table
+
 SCRIPT = Path(__file__).parents[2] / "scripts" / "judge_uce_mini.py"
 
 
@@ -31,6 +36,23 @@ def _task(judge: ModuleType, cells: int = 200) -> tuple[object, np.ndarray]:
     vectors = random.normal(size=(cells, 5)) + np.equal.outer(labels, ["a", "b", "c", "d", "e"])
     data = SimpleNamespace(species="homo_sapiens", name="toy")
     return judge.Task(data, labels, judge._stratified_folds(labels), "cells"), vectors
+
+
+def test_a_file_becomes_a_task_of_its_labelled_cells(judge: ModuleType, uce_home: Path, tmp_path: Path) -> None:
+    (uce_home / "genes" / "planted").mkdir(parents=True)
+    write_table(planted_table(), uce_home / "genes" / "planted" / "homo_sapiens.h5ad")
+    cells = planted_cells(80)
+    cells.obs["cell_type"] = np.where(np.arange(80) < 10, "unassigned", cells.obs["cell_type"])
+    cells[:, ::-1].copy().write_h5ad(tmp_path / "toy.h5ad")
+    model = SimpleNamespace(gene_encoder="planted", specials=special_vectors(WIDTH), chromosome_vectors=None)
+    row = {"dataset": "toy", "file": "toy.h5ad", "species": "human"}
+    task = judge._read_task(row, SimpleNamespace(data=tmp_path, most_cells=1000), model)
+    assert task.labels.tolist() == cells.obs["cell_type"].tolist()[10:]
+    by_row = task.data.counts[:, task.data.vocabulary.ranks].toarray()
+    assert np.array_equal(by_row, planted_counts(80)[0].toarray()[10:])
+    assert task.split == "cells"
+    for label in set(task.labels):
+        assert np.ptp(np.bincount(task.folds[task.labels == label], minlength=5)) <= 1
 
 
 def test_macro_f1_is_that_of_scikit_learn_also_where_cells_are_drawn_twice(judge: ModuleType) -> None:

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from uce.errors import UsageError
-from uce.training.optimizer import Average, build_optimizer, learning_rate
+from uce.training.optimizer import Average, build_optimizer, learning_rate, set_learning_rate
 from uce.training.settings import OptimizerSettings
 
 SETTINGS = OptimizerSettings(lr=2e-3, warmup=10, final=0.1)
@@ -35,6 +35,12 @@ def test_only_matrices_are_decayed() -> None:
     assert [tuple(p.shape) for p in decayed["params"]] == [(4, 3)]
     assert len(plain["params"]) == 3
     assert plain["weight_decay"] == 0 < decayed["weight_decay"]
+
+
+def test_every_group_has_the_learning_rate_of_the_step() -> None:
+    optimizer = build_optimizer(nn.Linear(3, 4), SETTINGS)
+    set_learning_rate(optimizer, 0.125)
+    assert [group["lr"] for group in optimizer.param_groups] == [0.125, 0.125]
 
 
 def test_an_average_forgets_the_random_start_and_settles_on_the_mean() -> None:

@@ -33,7 +33,11 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code (see `uce.errors`), 130 when interrupted."""
     parser = build_parser()
-    args = parser.parse_args(argv)
+    args, rest = parser.parse_known_args(argv)
+    if rest and hasattr(args, "overrides") and all("=" in word and word[0] != "-" for word in rest):
+        args.overrides += rest  # argparse takes key=value only in front of the options
+    elif rest:
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
     signal.signal(signal.SIGTERM, _interrupt)
     try:
         return int(args.run(args) or 0)

@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from uce.cli.parsers import Commands, add_command
+from uce.errors import UsageError
 
 
 def add_commands(commands: Commands) -> None:
@@ -16,13 +17,33 @@ def _add_pretrain(commands: Commands) -> None:
     parser = add_command(
         commands,
         "pretrain",
-        "train an encoder on counts, or go on with a run that was cut short",
-        example="pretrain configs/uce_mini.yaml data.folder=data -o runs/mini",
+        "train an encoder on a corpus, or go on with a run that was cut short",
+        example="pretrain configs/uce_mini.yaml data.corpus=corpus -o runs/mini",
     )
     parser.add_argument("config", type=Path, help="YAML file, see configs/")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings that differ from the file")
-    parser.add_argument("-o", "--output", type=Path, required=True, help="folder of the run")
+    parser.add_argument("-o", "--output", type=Path, help="folder of the run")
+    parser.add_argument(
+        "--resume",
+        type=_resume,
+        default="auto",
+        metavar="auto|never|N",
+        help="go on from the newest snapshot (auto), from that after N updates, or never",
+    )
+    parser.add_argument("--allow-corpus-change", action="store_true", help="go on although the corpus is another now")
+    parser.add_argument("--expect-world-size", type=int, metavar="N", help="stop unless there are N processes")
+    parser.add_argument("--dry-run", action="store_true", help="print what it would take, and write nothing")
+    parser.add_argument("--devices", type=int, default=1, metavar="N", help="of --dry-run: how many devices (1)")
     parser.set_defaults(run=_run_pretrain)
+
+
+def _resume(text: str) -> str | int:
+    if text in ("auto", "never"):
+        return text
+    if text.isdecimal():
+        return int(text)
+    msg = f"{text!r}: auto, never or a number of updates is needed"
+    raise argparse.ArgumentTypeError(msg)
 
 
 def _run_pretrain(args: argparse.Namespace) -> int:
@@ -30,7 +51,23 @@ def _run_pretrain(args: argparse.Namespace) -> int:
     from uce.training.loop import pretrain
     from uce.training.settings import PretrainConfig
 
-    print(pretrain(read_config(PretrainConfig, args.config, overrides=args.overrides), out=args.output))
+    config = read_config(PretrainConfig, args.config, overrides=args.overrides)
+    if args.dry_run:
+        from uce.training.dry_run import dry_run
+
+        print(dry_run(config, devices=args.devices))
+        return 0
+    if args.output is None:
+        msg = "name the folder of the run with --output, or give --dry-run."
+        raise UsageError(msg)
+    folder = pretrain(
+        config,
+        out=args.output,
+        resume=args.resume,
+        processes=args.expect_world_size,
+        allow_corpus_change=args.allow_corpus_change,
+    )
+    print(folder)
     return 0
 
 

@@ -15,8 +15,8 @@ from uce.corpus.layout import BUILDING, INDEX, check_tables, read_index, write_r
 from uce.corpus.manifest import DatasetRow, read_manifest
 from uce.corpus.quality import QualityRules
 from uce.corpus.shards import need_zarr3
-from uce.corpus.splits import SplitRule
-from uce.corpus.store import RECORD, UNFINISHED, check_files, read_record
+from uce.corpus.splits import SplitRule, assign
+from uce.corpus.store import RECORD, UNFINISHED, need_store, read_record, relabel
 from uce.corpus.survey import Survey, survey_dataset
 from uce.corpus.workers import run_tasks
 from uce.corpus.writing import StorePlan, cell_order, store_key, write_store
@@ -191,23 +191,26 @@ def _decide(datasets: list[PlannedDataset], settings: BuildSettings) -> None:
             dataset.removed["max_cells"] = max(0, len(order) - rules.max_cells)
             order = order[: rules.max_cells]
         dataset.rows = order
+        dataset.assignment = assign(dataset.row, survey.facts["donors"], settings.splits)
 
 
 def _write_all(datasets: list[PlannedDataset], out: Path, settings: BuildSettings, run: RunTasks) -> int:
-    """Write the stores that are not there as they should be; returns how many those were."""
-    missing: list[PlannedDataset] = []
-    tasks: list[tuple[StorePlan, Path]] = []
-    for dataset in datasets:
-        if dataset.survey is None or not dataset.rows.size:
-            continue
-        key = store_key(dataset.survey.key, dataset.rows)
-        folder = out / "data" / dataset.row.name
-        record = read_record(folder)
-        if record is None or record["key"] != key or check_files(folder, record):
-            missing.append(dataset)
-            plan = StorePlan(dataset.row, dataset.file, settings.encoder, settings.rules, dataset.rows, key)
-            tasks.append((plan, folder))
-    errors = run(write_store, tasks, what="writing")
-    for dataset, error in zip(missing, errors, strict=True):
+    """Write the stores that are not there as they should be, to the last bit; returns how many those were."""
+    kept = [dataset for dataset in datasets if dataset.survey is not None and dataset.rows.size]
+    tasks = [(_plan(dataset, settings), out / "data" / dataset.row.name) for dataset in kept]
+    faults = run(need_store, [(folder, plan.key) for plan, folder in tasks], what="checking")
+    missing = [(dataset, task) for dataset, task, fault in zip(kept, tasks, faults, strict=True) if fault]
+    errors = run(write_store, [task for _, task in missing], what="writing")
+    for (dataset, _), error in zip(missing, errors, strict=True):
         dataset.error = error
+    for plan, folder in tasks:
+        if (record := read_record(folder)) is not None and not plan.assignment.donors:
+            relabel(folder, record, plan.assignment.split)
     return errors.count("")
+
+
+def _plan(dataset: PlannedDataset, settings: BuildSettings) -> StorePlan:
+    assert dataset.survey is not None
+    key = store_key(dataset.survey.key, dataset.rows, dataset.assignment)
+    about = (dataset.row, dataset.file, settings.encoder, settings.rules, dataset.rows)
+    return StorePlan(*about, dataset.assignment, key)

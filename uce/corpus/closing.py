@@ -12,7 +12,7 @@ from uce.corpus.layout import SPLITS, TABLE, file_hashes, write_index, write_row
 from uce.corpus.manifest import DatasetRow
 from uce.corpus.quality import QualityRules
 from uce.corpus.report import write_report
-from uce.corpus.splits import SplitRule, dataset_split, split_record
+from uce.corpus.splits import Assignment, SplitRule, split_record
 from uce.corpus.store import RECORD, read_record
 from uce.corpus.survey import Survey
 from uce.errors import InputError
@@ -38,6 +38,8 @@ class PlannedDataset:
     ----------
     rows
         (kept,) rows of the file, in the order in which they are stored.
+    assignment
+        The splits of its cells.
     removed
         Filter -> cells it removed.
     error
@@ -48,6 +50,7 @@ class PlannedDataset:
     file: Path
     survey: Survey | None = None
     rows: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+    assignment: Assignment = field(default_factory=lambda: Assignment(""))
     removed: dict[str, int] = field(default_factory=dict)
     error: str = ""
 
@@ -100,9 +103,10 @@ def finish_corpus(
         msg = f"{out}: no dataset of the manifest can be used; the first: {why}"
         raise InputError(msg)
     records = {dataset.row.name: read_record(out / "data" / dataset.row.name) or {} for dataset in stored}
-    write_rows(out / TABLE, [_table_row(dataset, records, settings.splits) for dataset in sound])
-    donors = {name: record["donors"] for name, record in records.items()}
-    write_json(out / SPLITS, split_record([dataset.row for dataset in stored], donors, settings.splits))
+    write_rows(out / TABLE, [_table_row(dataset, records) for dataset in sound])
+    write_json(
+        out / SPLITS, split_record({dataset.row.name: dataset.assignment for dataset in stored}, settings.splits)
+    )
     facts = {
         dataset.row.name: dataset.survey.facts | {"removed": dataset.removed, "kept": int(dataset.rows.size)}
         for dataset in sound
@@ -128,7 +132,7 @@ def finish_corpus(
     return Built(out, len(stored), totals["cells"], written, failed)
 
 
-def _table_row(dataset: PlannedDataset, records: dict[str, dict[str, Any]], splits: SplitRule) -> dict[str, object]:
+def _table_row(dataset: PlannedDataset, records: dict[str, dict[str, Any]]) -> dict[str, object]:
     row, record = dataset.row, records.get(dataset.row.name, {})
     assert dataset.survey is not None
     facts = dataset.survey.facts
@@ -136,7 +140,7 @@ def _table_row(dataset: PlannedDataset, records: dict[str, dict[str, Any]], spli
         "dataset_id": row.name,
         "path": row.path,
         "species": row.species,
-        "split": dataset_split(row, splits),
+        "split": dataset.assignment.split,
         "assay": facts["assay"],
         "tissue": row.tissue,
         "n_cells": facts["cells"],

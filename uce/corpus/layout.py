@@ -23,7 +23,7 @@ from uce.files import atomic_path, sha256_file, shorten, write_json
 from uce.genes.collection import load_gene_table
 
 FORMAT = "uce-corpus"
-VERSION = 1
+VERSION = 2
 INDEX, BUILDING, TABLE, SPLITS = "corpus.json", "building.json", "datasets.csv", "splits/main.json"
 REPORTS = ("report.json", "report.md")
 
@@ -83,10 +83,11 @@ def read_index(folder: str | Path) -> CorpusIndex:
     if content.get("format") != FORMAT:
         msg = f"{folder / INDEX}: not the index of a corpus."
         raise InputError(msg)
-    if int(content.get("version", 0)) > VERSION:
-        msg = f"{folder / INDEX}: written by a newer uce. Update uce."
+    if (version := int(content.get("version", 0))) != VERSION:
+        way = "a newer uce. Update uce" if version > VERSION else "an older uce. Give the build command again"
+        msg = f"{folder / INDEX}: written by {way}."
         raise InputError(msg)
-    if content.pop("sha256", None) != _digest(content):
+    if content.pop("sha256", None) != digest(content):
         msg = f"{folder / INDEX}: changed since it was written. Give the build command again."
         raise InputError(msg)
     return CorpusIndex(folder, content)
@@ -125,11 +126,12 @@ def read_json(path: Path) -> dict[str, Any]:
 def write_index(folder: Path, content: dict[str, Any]) -> None:
     """Write `corpus.json` with a hash of itself, and take the sign of an unfinished build away."""
     facts = {"format": FORMAT, "version": VERSION, **content}
-    write_json(folder / INDEX, facts | {"sha256": _digest(facts)})
+    write_json(folder / INDEX, facts | {"sha256": digest(facts)})
     (folder / BUILDING).unlink(missing_ok=True)
 
 
-def _digest(content: dict[str, Any]) -> str:
+def digest(content: dict[str, Any]) -> str:
+    """SHA-256 of an object as JSON, by which a file that holds itself and this is known to be whole."""
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 

@@ -13,7 +13,7 @@ Mask = npt.NDArray[np.bool_]
 
 # In the order they are applied: a cell is counted by the first that removes it.
 CELL_FILTERS = ("expression", "primary", "doublets", "min_genes", "min_counts", "max_mito", "matched", "mad")
-SWITCHES = ("assay", "panel", *CELL_FILTERS, "max_cells", "duplicates")
+SWITCHES = ("assay", "panel", "case", *CELL_FILTERS, "max_cells", "duplicates")
 MIN_PANEL = 1000
 
 _FULL_LENGTH = re.compile(r"smart|fluidigm|\bc1\b|full.?length|\btang\b|quartz|ramda|flash.?seq|vasa", re.IGNORECASE)
@@ -92,7 +92,7 @@ class CellFacts:
     expression: Mask | None = None
 
 
-def why_not_dataset(assay: str, n_genes: int, rules: QualityRules) -> str:
+def why_not_dataset(assay: str, n_genes: int, by_case: float, rules: QualityRules) -> str:
     """Why a dataset is left out as a whole; "" where it is not.
 
     Parameters
@@ -101,12 +101,17 @@ def why_not_dataset(assay: str, n_genes: int, rules: QualityRules) -> str:
         As the manifest or obs names it.
     n_genes
         Genes of the table that its file has columns for.
+    by_case
+        Share of the names found that fit a gene only when upper and lower case are not told apart.
     """
     other = _DISALLOWED.search(assay) and "multiome" not in assay.lower()
     if other and rules.uses("assay"):
         return f"assay: {assay} does not count the transcripts of single cells"
     if n_genes < MIN_PANEL and rules.uses("panel"):
         return f"panel: {n_genes} genes measured, {MIN_PANEL} needed"
+    if by_case > 0.5 and rules.uses("case"):
+        # Human symbols are mouse symbols in capitals, so nearly all of them fit the wrong species.
+        return "case: most gene names fit the species only when case is ignored; is it the right one?"
     return ""
 
 

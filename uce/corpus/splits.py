@@ -1,8 +1,12 @@
 """Training, validation or test: by dataset or by donor, never by cell, as a pure function of names and a salt."""
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 from uce.corpus.manifest import DatasetRow
 from uce.errors import UsageError
@@ -61,22 +65,48 @@ def dataset_split(row: DatasetRow, rule: SplitRule) -> str:
     return BY_DONOR if rule.by == "donor" else rule.drawn(row.study or row.name)
 
 
+@dataclass(frozen=True)
+class Assignment:
+    """The splits of the cells of one dataset.
+
+    Attributes
+    ----------
+    split
+        Of all of them, or "by donor".
+    donors
+        Donor -> split; empty where the dataset is split as a whole.
+    """
+
+    split: str
+    donors: Mapping[str, str] = field(default_factory=dict)
+
+    def codes(self, donors: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
+        """(cells,) places in `SPLITS` of the cells of these donors."""
+        names, which = np.unique(donors.astype(str), return_inverse=True)
+        return np.array([SPLITS.index(self.donors.get(name, self.split)) for name in names.tolist()])[which]
+
+
+def assign(row: DatasetRow, donors: Sequence[str], rule: SplitRule) -> Assignment:
+    """The splits of a dataset with these donors; one that names none is split as a whole, whatever the rule says."""
+    split = dataset_split(row, rule)
+    if split != BY_DONOR:
+        return Assignment(split)
+    if not donors:
+        return Assignment(rule.drawn(row.study or row.name))
+    return Assignment(split, {donor: donor_split(row, donor, rule) for donor in donors})
+
+
 def donor_split(row: DatasetRow, donor: str, rule: SplitRule) -> str:
     """The split of one donor of a dataset that is split by donor; donors of one study are one person under one name."""
     return rule.drawn(f"{row.study or row.name}\n{donor}")
 
 
-def split_record(
-    rows: Sequence[DatasetRow], donors: dict[str, list[str]], rule: SplitRule
-) -> dict[str, dict[str, object]]:
+def split_record(assignments: Mapping[str, Assignment], rule: SplitRule) -> dict[str, dict[str, object]]:
     """What `splits/main.json` holds: the rule, and the lists of datasets and donors that came of it."""
-    assigned = {row.name: dataset_split(row, rule) for row in rows}
-    datasets = {split: sorted(name for name, own in assigned.items() if own == split) for split in (*SPLITS, BY_DONOR)}
-    by_donor = {
-        row.name: {donor: donor_split(row, donor, rule) for donor in donors.get(row.name, [])}
-        for row in rows
-        if assigned[row.name] == BY_DONOR
+    datasets = {
+        split: sorted(name for name, own in assignments.items() if own.split == split) for split in (*SPLITS, BY_DONOR)
     }
+    by_donor = {name: dict(own.donors) for name, own in assignments.items() if own.donors}
     return {
         "rule": {
             "by": rule.by,

@@ -14,6 +14,7 @@ from uce.cells.counts import Counts, open_counts
 from uce.cells.matching import Match, match_species
 from uce.corpus.duplicates import cell_hashes, gene_words
 from uce.corpus.expressions import parse_expression
+from uce.corpus.labels import assay_of, donors_of
 from uce.corpus.manifest import DatasetRow
 from uce.corpus.quality import CellFacts, Mask, QualityRules, judge_cells, why_not_dataset
 from uce.errors import InputError
@@ -22,7 +23,7 @@ from uce.genes.collection import load_gene_table
 from uce.genes.columns import names_in
 
 BLOCK = 4096
-FORMAT = 1
+FORMAT = 2
 _MITO_NAME = re.compile(r"mt[-:]", re.IGNORECASE)
 _MITO_PLACES = ("MT", "M", "chrM", "MtDNA", "Mito", "mitochondrion_genome", "dmel_mitochondrion_genome")
 _DOUBLETS = ("predicted_doublet", "predicted_doublets", "is_doublet", "doublet")
@@ -38,7 +39,8 @@ class Survey:
     key
         Hash of all that decides this content: the file, the gene table, the row and the rules.
     facts
-        Plain values for the tables: source_sha256, slot, notes, cells, genes_measured, removed, left_out.
+        Plain values for the tables: source_sha256, slot, notes, cells, genes_measured, donors (of the kept
+        cells), removed, left_out.
     rows
         (kept,) rows of the file that pass the filters, rising.
     hashes
@@ -141,6 +143,7 @@ def _survey(
 ) -> Survey:
     measured = match.resolution.n_genes
     assay = assay_of(counts, row)
+    by_case = float((match.resolution.reasons == "case").sum() / max(1, (match.resolution.rows >= 0).sum()))
     facts: dict[str, Any] = {
         "source_sha256": source_sha256,
         "table_sha256": match.table.sha256,
@@ -150,7 +153,8 @@ def _survey(
         "cells": counts.n_cells,
         "genes_measured": measured,
         "counts_matched": round(match.report.get("counts_resolved", 0.0), 6),
-        "left_out": why_not_dataset(assay, measured, rules),
+        "donors": [],
+        "left_out": why_not_dataset(assay, measured, by_case, rules),
         "removed": {},
     }
     if facts["left_out"]:
@@ -158,14 +162,9 @@ def _survey(
     cells, hashes = _read_cells(counts, match, row, rules)
     nuclei = bool("suspension_type" in counts.obs_columns and (counts.obs_column("suspension_type") == "nucleus").any())
     keep, removed = judge_cells(cells, assay, rules, nuclei=nuclei)
-    return Survey(key, facts | {"removed": removed}, np.flatnonzero(keep), hashes[keep])
-
-
-def assay_of(counts: Counts, row: DatasetRow) -> str:
-    """The assay of the manifest, else those that obs names, joined by commas."""
-    if row.assay or "assay" not in counts.obs_columns:
-        return row.assay
-    return ", ".join(sorted(set(counts.obs_column("assay").tolist())))
+    donors = donors_of(counts, row)
+    facts |= {"removed": removed, "donors": [] if donors is None else np.unique(donors[keep]).tolist()}
+    return Survey(key, facts, np.flatnonzero(keep), hashes[keep])
 
 
 def _read_cells(

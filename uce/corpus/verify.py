@@ -36,7 +36,7 @@ class CorpusVerdict:
         return not self.problems
 
     def __str__(self) -> str:
-        word = "sound" if self.ok else "NOT sound. The build command mends what is missing or cut short"
+        word = "sound" if self.ok else "NOT sound. Give the build command again: it mends what is damaged"
         lines = [f"{self.folder}: {self.datasets:,} datasets, {self.cells:,} cells: {word}"]
         lines += [f"  problem: {problem}" for problem in self.problems]
         return "\n".join(lines + [f"  note: {note}" for note in self.notes])

@@ -3,7 +3,6 @@
 import hashlib
 import os
 import shutil
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,27 +13,21 @@ import numpy.typing as npt
 from uce.cells.counts import Counts, open_counts
 from uce.cells.matching import Match
 from uce.corpus.duplicates import cell_hashes, gene_words
+from uce.corpus.labels import with_texts
 from uce.corpus.manifest import DatasetRow
 from uce.corpus.quality import QualityRules
 from uce.corpus.shards import NARROW, Rows, shard_sums, split_rows, write_shard
-from uce.corpus.store import FORMAT, RECORD, UNFINISHED
-from uce.corpus.survey import BLOCK, assay_of, match_row, mito_columns, row_sums, to_table
+from uce.corpus.splits import SPLITS, Assignment
+from uce.corpus.store import FORMAT, UNFINISHED, ShardRecord, shard_contents, write_record
+from uce.corpus.survey import BLOCK, match_row, mito_columns, row_sums, to_table
 from uce.errors import InputError, StorageError
-from uce.files import sha256_file, write_json
+from uce.files import sha256_file
 
 if TYPE_CHECKING:
     import pandas as pd
 
 _GATHERED = 4096  # cells taken from the disk at a time when they are shuffled
 _LARGEST = int(np.iinfo(np.uint32).max)
-# Column of a store's obs -> field of the manifest's row, and the columns of a source it is taken from otherwise.
-_TEXTS: dict[str, tuple[str, Sequence[str]]] = {
-    "donor": ("donor_column", ("donor_id", "donor")),
-    "cell_type": ("cell_type_column", ("cell_type_ontology_term_id", "cell_type")),
-    "batch": ("batch_column", ("batch",)),
-    "suspension_type": ("", ("suspension_type",)),
-    "is_primary_data": ("", ("is_primary_data",)),
-}
 
 
 @dataclass(frozen=True)
@@ -47,6 +40,8 @@ class StorePlan:
         The source.
     rows
         (kept,) rows of the source, in the order in which they are stored.
+    assignment
+        The splits of its cells.
     key
         Hash of all that decides the content.
     """
@@ -56,6 +51,7 @@ class StorePlan:
     encoder: str
     rules: QualityRules
     rows: npt.NDArray[np.int64]
+    assignment: Assignment
     key: str
 
 
@@ -69,9 +65,9 @@ def cell_order(seed: int, name: str, cells: int) -> npt.NDArray[np.int64]:
     return np.argsort(words, kind="stable")
 
 
-def store_key(survey_key: str, rows: npt.NDArray[np.int64]) -> str:
-    """The key of the store of these rows of a surveyed dataset."""
-    digest = hashlib.sha256(f"{FORMAT} {survey_key} ".encode())
+def store_key(survey_key: str, rows: npt.NDArray[np.int64], assignment: Assignment) -> str:
+    """The key of the store of these rows of a surveyed dataset; the split of a whole dataset changes no byte of it."""
+    digest = hashlib.sha256(f"{FORMAT} {survey_key} {sorted(assignment.donors.items())} ".encode())
     digest.update(np.ascontiguousarray(rows, dtype="<i8").data)
     return digest.hexdigest()
 
@@ -92,7 +88,7 @@ def write_store(plan: StorePlan, folder: Path) -> None:
     with open_counts(plan.file, layer=plan.row.layer or None) as counts:
         match = match_row(counts, plan.row, plan.encoder, plan.rules)
         rows, obs = _copy_rows(counts, match, plan, temporary)
-    shards = _write_shards(rows, obs, _gene_frame(match), temporary)
+    shards = _write_shards(rows, obs, _gene_frame(match), plan.assignment, temporary)
     del rows
     for name in ("rows.data", "rows.indices"):
         (temporary / name).unlink()
@@ -101,8 +97,7 @@ def write_store(plan: StorePlan, folder: Path) -> None:
     sums = {name: sum(shard[name] for shard in shards.values()) for name in ("cells", "entries", "counts")}
     donors = sorted(set(obs["donor"].tolist())) if "donor" in obs else []
     facts = {"dataset": plan.row.name, **sums, "donors": donors}
-    record = {"format": FORMAT, "key": plan.key, **facts, "shards": shards, "files": files}
-    write_json(temporary / RECORD, record)
+    write_record(temporary, {"key": plan.key, **facts, "shards": shards, "files": files})
     _flush_folders(temporary)
     shutil.rmtree(folder, ignore_errors=True)
     temporary.rename(folder)
@@ -140,7 +135,7 @@ def _copy_rows(counts: Counts, match: Match, plan: StorePlan, folder: Path) -> t
         np.memmap(folder / f"rows.{name}", dtype="<u4", mode="r") for name in ("data", "indices")
     )
     rows = Rows(data_file, indices_file, np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)]))
-    return rows, _with_texts(table, counts, plan.row)
+    return rows, with_texts(table, counts, plan.row)
 
 
 def _refuse_huge(data: npt.NDArray[np.float64], file: str) -> None:
@@ -169,24 +164,6 @@ def _cell_frame(
     )
 
 
-def _with_texts(table: "pd.DataFrame", counts: Counts, row: DatasetRow) -> "pd.DataFrame":
-    """Add what is known of the cells in words, as categories; what the manifest says goes before what obs says."""
-    import pandas as pd
-
-    texts: dict[str, Any] = {"dataset": row.name, "species": row.species}
-    for name, (field, usual) in _TEXTS.items():
-        wanted = getattr(row, field) if field else ""
-        column = wanted or next((found for found in usual if found in counts.obs_columns), "")
-        if column:
-            texts[name] = counts.obs_column(column)[table["src_row"].to_numpy()]
-    for name, said in (("assay", assay_of(counts, row)), ("tissue", row.tissue)):
-        texts[name] = counts.obs_column(name)[table["src_row"]] if not said and name in counts.obs_columns else said
-    for name, values in texts.items():
-        table[name] = pd.Categorical([values] * len(table) if isinstance(values, str) else values)
-    table.index = pd.Index([f"{row.name}:{number}" for number in table["src_row"].tolist()])
-    return table
-
-
 def _gene_frame(match: Match) -> "pd.DataFrame":
     import pandas as pd
 
@@ -196,19 +173,22 @@ def _gene_frame(match: Match) -> "pd.DataFrame":
     return pd.DataFrame({"measured": measured}, index=pd.Index(match.table.ids.astype(object)))
 
 
-def _write_shards(rows: Rows, obs: "pd.DataFrame", var: "pd.DataFrame", folder: Path) -> dict[str, dict[str, int]]:
-    """Write all shards; returns what each must hold."""
+def _write_shards(
+    rows: Rows, obs: "pd.DataFrame", var: "pd.DataFrame", assignment: Assignment, folder: Path
+) -> dict[str, ShardRecord]:
+    """Write all shards, each of cells of one split and one width; returns what each must hold."""
     wide = (obs["widest"] > NARROW).to_numpy()
+    splits = assignment.codes(obs["donor"].to_numpy() if assignment.donors else np.repeat("", len(obs)))
     lengths = obs["n_genes"].to_numpy(np.int64)
-    shards = {}
-    for number, cells in enumerate(split_rows(lengths, wide)):
+    shards: dict[str, ShardRecord] = {}
+    for number, cells in enumerate(split_rows(lengths, 2 * splits + wide)):
         name = f"shard-{number:05d}.zarr"
         part = obs.iloc[cells]
         gathered = _gathered(rows, part["place"].to_numpy())
         columns = part.drop(columns=["place", "widest"])
         write_shard(folder / name, gathered, obs=columns, var=var, wide=bool(wide[cells[0]]))
-        totals = int(part["total_counts"].sum())
-        shards[name] = {"cells": len(cells), "entries": int(gathered.indptr[-1]), "counts": totals}
+        sums = {"entries": int(gathered.indptr[-1]), "counts": int(part["total_counts"].sum())}
+        shards[name] = {"split": SPLITS[splits[cells[0]]], "cells": len(cells), **sums}
     return shards
 
 
@@ -227,8 +207,8 @@ def _gathered(rows: Rows, places: npt.NDArray[np.int64]) -> Rows:
     return Rows(data, indices, indptr)
 
 
-def _read_back(folder: Path, shards: dict[str, dict[str, int]]) -> None:
-    for name, expected in shards.items():
+def _read_back(folder: Path, shards: dict[str, ShardRecord]) -> None:
+    for name, expected in shard_contents(shards).items():
         if dict(shard_sums(folder / name, expected["cells"])) != expected:
             msg = f"{folder / name}: reads back other than it was written. Is the disk sound? Build again."
             raise StorageError(msg)

@@ -11,6 +11,7 @@ from typing import Literal, get_args
 import torch
 import torch.nn.functional as F  # noqa: N812  (torch's own convention)
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from uce.errors import ModelError
 
@@ -93,6 +94,7 @@ class Encoder(nn.Module):
     """
 
     positions: Tensor
+    recompute = False  # in training, compute each block's inner values again in the backward pass, to save memory
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -191,8 +193,9 @@ class Encoder(nn.Module):
         x = self.dropout(x)
         mask = _attention_mask(keep, key_bias, x.dtype)
         *most, last = self.blocks
+        again = self.recompute and torch.is_grad_enabled()
         for block in most:
-            x = block(x, mask)
+            x = checkpoint(block, x, mask, use_reentrant=False) if again else block(x, mask)
         states: Tensor = self.final_norm(last(x, mask, queries=queries))
         return states
 

@@ -1,87 +1,78 @@
-"""What the batches of all objectives share: which cells a step shows, thinned counts, sentences without hidden genes.
+"""What the batches of all objectives share: thinned counts, sentences without hidden genes, and the way to tensors.
 
-All of it is a function of (corpus, configuration, step), and a process's part of a batch does not depend on how many
-processes there are: whatever is random about a cell is drawn under its sample number.
+All of it is a function of (corpus, configuration, part), and a process's share does not depend on how many processes
+there are: whatever is random about a cell is drawn under its sample number.
 Letters in shapes: B cells of one process, L tokens, P width of gene vectors.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from uce.cells.sentences import SentenceRule, Sentences, write_sentences
-from uce.genes.vocabulary import Vocabulary
-from uce.training.corpus import Corpus, Dataset
-from uce.training.order import SENTENCE, samples_of_step, words
+from uce.training.corpus import Corpus
+from uce.training.order import SENTENCE, words
+from uce.training.stream import Cells
 
 if TYPE_CHECKING:
+    import torch
     from scipy.sparse import csr_matrix
+    from torch import Tensor
 
     from uce.training.settings import PretrainConfig
 
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """The sentences of one process at one step; an objective's own batch adds what it asks of them.
+    """The sentences of one process in one part; an objective's own batch adds what it asks of them.
+
+    Gene vectors are named by their row and looked up on the device, where they stay: they are the bulk of a batch.
 
     Attributes
     ----------
+    species
+        Whose token vectors are meant.
     vectors
-        (tokens, P) float32, vectors of the distinct tokens of the batch.
+        (tokens,) rows of the species' token vectors: the distinct tokens of the batch.
     tokens
-        (sentences, L) row of `vectors` for every token of a sentence.
+        (sentences, L) position in `vectors` for every token of a sentence.
     keep
         (sentences, L) true for tokens, false for padding.
     """
 
-    vectors: NDArray[np.float32]
+    looked_up: ClassVar[tuple[str, ...]] = ("vectors",)
+
+    species: str
+    vectors: NDArray[np.int64]
     tokens: NDArray[np.int64]
     keep: NDArray[np.bool_]
 
 
-@dataclass(frozen=True, eq=False)
-class Cells:
-    """Cells of one dataset, and the sample numbers under which they are shown.
+def to_tensors(batch: Batch, tables: "Mapping[str, Tensor]", device: "torch.device") -> "dict[str, Tensor]":
+    """A batch on the device, its gene vectors looked up; arrays that are None are left out.
 
-    Attributes
+    Parameters
     ----------
-    dataset
-        Whose cells they are.
-    samples
-        (B,) global sample numbers.
-    rows
-        (B,) cells of the dataset; one may come twice.
+    tables
+        Species to (tokens of its vocabulary, P) float32 on the device.
     """
+    import torch
 
-    dataset: Dataset
-    samples: NDArray[np.int64]
-    rows: NDArray[np.int64]
-
-    @cached_property
-    def counts(self) -> "csr_matrix":
-        """(B, genes) in rank order."""
-        return self.dataset.counts[self.rows]
-
-    @property
-    def depths(self) -> NDArray[np.float64]:
-        """(B,) log of the counts of each cell."""
-        return self.dataset.depths[self.rows]
-
-    def part(self, rank: int, world: int) -> "Cells":
-        """The share of process `rank`: cells rank, rank + world, ..."""
-        return Cells(self.dataset, self.samples[rank::world], self.rows[rank::world])
+    arrays = {field.name: getattr(batch, field.name) for field in fields(batch) if field.name != "species"}
+    tensors = {name: torch.as_tensor(array, device=device) for name, array in arrays.items() if array is not None}
+    return tensors | {name: tables[batch.species][tensors[name]] for name in batch.looked_up}
 
 
-def cells_of_step(corpus: Corpus, config: "PretrainConfig", step: int) -> Cells:
-    """All cells of a step, those of every process."""
-    number, samples, rows = samples_of_step(
-        config.seed, step, batch_size=config.batch_size, sizes=corpus.sizes, balance=config.data.balance
-    )
-    return Cells(corpus.datasets[number], samples, rows)
+def token_tables(corpora: "Iterable[Corpus]", device: "torch.device") -> "dict[str, Tensor]":
+    """What `to_tensors` looks up: the token vectors of every species of some corpora."""
+    import torch
+
+    datasets = [dataset for corpus in corpora for dataset in corpus.datasets]
+    vectors = {dataset.species: dataset.vocabulary.vectors for dataset in datasets}
+    return {species: torch.as_tensor(table, device=device) for species, table in vectors.items()}
 
 
 def draw_sentences(
@@ -89,7 +80,7 @@ def draw_sentences(
     counts: "csr_matrix",
     hidden: NDArray[np.bool_],
     config: "PretrainConfig",
-    step: int,
+    part: int,
     *,
     numbers: NDArray[np.int64],
 ) -> Sentences:
@@ -111,7 +102,7 @@ def draw_sentences(
         counts,
         vocabulary.gene_chromosomes,
         vocabulary.gene_keys,
-        rule=SentenceRule(draws=config.draws_at(step), max_tokens=config.rule.max_tokens),
+        rule=SentenceRule(draws=config.draws_at(part // config.accumulate), max_tokens=config.rule.max_tokens),
         seed=words(config.seed, SENTENCE, numbers),
         exclude=hidden,
         n_chromosomes=len(vocabulary.chromosome_names),
@@ -119,9 +110,7 @@ def draw_sentences(
     )
 
 
-def pack(
-    vocabulary: Vocabulary, parts: Sequence[Sentences]
-) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.bool_]]:
+def pack(parts: Sequence[Sentences]) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_]]:
     """`vectors`, `tokens` and `keep` of a `Batch` of all sentences, those of the first part first."""
     longest = max(1, *(part.tokens.shape[1] for part in parts))
     stacked = np.concatenate([np.pad(part.tokens, ((0, 0), (0, longest - part.tokens.shape[1]))) for part in parts])
@@ -129,7 +118,7 @@ def pack(
     tokens, positions = np.unique(stacked, return_inverse=True)
     # The first token is kept even of an empty sentence: attention needs something to look at.
     keep = np.arange(longest) < np.maximum(lengths, 1)[:, None]
-    return vocabulary.vectors[tokens], positions.reshape(stacked.shape), keep
+    return tokens.astype(np.int64), positions.reshape(stacked.shape).astype(np.int64), keep
 
 
 def thin(counts: "csr_matrix", kept: Sequence[float], randoms: Sequence[np.random.Generator]) -> "csr_matrix":

@@ -1,148 +1,243 @@
-"""Training cells in memory: the sets of a manifest as sparse counts in the rank order of their species' genes."""
+"""A corpus as training sees it: the datasets of one split, their cells by rows in the rank order of their genes.
 
+Opening touches no cells, so it takes the same time for a thousand cells and for a hundred million.
+"""
+
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from uce.cells.counts import open_counts
-from uce.errors import InputError
-from uce.genes.catalogue import canonical_species
+from uce.corpus.layout import CorpusIndex, check_tables, read_index
+from uce.corpus.shards import ShardReader, read_gene_columns, read_obs_column
+from uce.corpus.store import ShardRecord, check_stores, read_record
+from uce.errors import InputError, UsageError
+from uce.files import nearest, sha256_file, shorten
 from uce.genes.collection import load_gene_table
-from uce.genes.resolver import choose_column, names_in, resolve
-from uce.genes.tables import GeneTable
+from uce.genes.tables import table_record
 from uce.genes.vocabulary import SPECIALS, Vocabulary, build_vocabulary, chromosome_vector, to_ranks
-from uce.training.manifest import check_file, read_manifest
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
 
     from uce.training.settings import DataSettings
 
-_BLOCK = 4096
-_FACTS = ("licence", "accession", "paper", "technology", "tissue")
+TableRecord: TypeAlias = dict[str, str | int]
+_OPEN_SHARDS = 16  # of each dataset, not all: their row bounds stay in memory
+_FACTS = ("species", "licence", "study", "assay", "tissue")
 
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """The cells of one file.
+    """The cells of one dataset that are of one split.
 
     Attributes
     ----------
     name, species
-        As in the manifest; the species by its Latin name.
-    counts
-        (cells, genes) CSR in rank order, whole numbers; every cell has a count.
-    measured
-        (genes,) whether the file has a column for the gene: only then does a zero say something.
+        As in the corpus; the species by its Latin name.
+    shards
+        Cells of each shard. Rows are counted through all of them.
+    fetch
+        (shard, start, stop) to counts (stop - start, genes) CSR, by row of the gene table.
+    fetch_genes
+        () to what is known of each gene of the table: whether the source has a column for it, and in how many cells of
+        these shards it is seen; both (genes,).
     vocabulary
         Of the species.
     facts
         What the card says of it.
+    weight
+        Of the mixture.
+    fetch_labels
+        Name of a column of the cells to (cells,), or None.
     """
 
     name: str
     species: str
-    counts: "csr_matrix"
-    measured: NDArray[np.bool_]
+    shards: tuple[int, ...]
+    fetch: "Callable[[int, int, int], csr_matrix]"
+    fetch_genes: "Callable[[], tuple[NDArray[np.bool_], NDArray[np.int64]]]"
     vocabulary: Vocabulary
     facts: dict[str, Any]
+    weight: float = 1.0
+    fetch_labels: Callable[[str], NDArray[Any] | None] = lambda _column: None
+
+    @property
+    def n_cells(self) -> int:
+        """Cells of all shards."""
+        return sum(self.shards)
+
+    @cached_property
+    def measured(self) -> NDArray[np.bool_]:
+        """(genes,) in rank order, whether the source has a column for the gene: only then does a zero say something."""
+        return self._genes[0]
 
     @cached_property
     def rates(self) -> NDArray[np.float64]:
-        """(genes,) share of the cells in which each gene is seen, (seen + 1) / (cells + 2)."""
-        seen = np.bincount(self.counts.indices, minlength=self.counts.shape[1])
-        rates: NDArray[np.float64] = (seen + 1) / (self.counts.shape[0] + 2)
+        """(genes,) in rank order, share of the cells in which each gene is seen, (seen + 1) / (cells + 2)."""
+        rates: NDArray[np.float64] = (self._genes[1] + 1) / (self.n_cells + 2)
         return rates
 
     @cached_property
-    def depths(self) -> NDArray[np.float64]:
-        """(cells,) log of the counts of each cell."""
-        depths: NDArray[np.float64] = np.log(np.asarray(self.counts.sum(axis=1)).ravel())
-        return depths
+    def _genes(self) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
+        measured, seen = self.fetch_genes()
+        order = np.argsort(self.vocabulary.ranks)
+        return measured[order], seen[order]
+
+    def stored(self, spans: "NDArray[np.int64] | Sequence[tuple[int, int]]") -> "csr_matrix":
+        """Counts of spans of rows, one after the other, (cells, genes) CSR by row of the gene table, as stored.
+
+        Parameters
+        ----------
+        spans
+            (spans, 2) first row and row behind the last; each lies in one shard.
+        """
+        from scipy.sparse import vstack
+
+        parts, ends = [], np.cumsum(self.shards)
+        for start, stop in spans:
+            shard = int(np.searchsorted(ends, start, side="right"))
+            before = int(ends[shard]) - self.shards[shard]
+            parts.append(self.fetch(shard, int(start) - before, int(stop) - before))
+        return vstack(parts, format="csr")
+
+    def by_rank(self, stored: "csr_matrix") -> "csr_matrix":
+        """Stored counts as (cells, genes) CSR float64 in rank order."""
+        return to_ranks(stored.astype(np.float64), np.arange(stored.shape[1]), self.vocabulary)
+
+    def labels(self, column: str) -> NDArray[Any] | None:
+        """(cells,) a column of the cells, such as cell_type; None where the store has none."""
+        return self.fetch_labels(column)
 
 
 @dataclass(frozen=True, eq=False)
 class Corpus:
-    """All datasets of a run, the gene tables they were read through, and the names of the manifest's other datasets."""
+    """All datasets of a run.
+
+    Attributes
+    ----------
+    tables
+        What the card says of the gene tables, a species each; their vectors are those of the vocabularies.
+    specials
+        (4, width) vectors of PAD, OPEN, CLOSE and CLS.
+    not_read
+        Names of the corpus's other datasets.
+    gene_encoder
+        Kind of the gene vectors.
+    sha256
+        Of the index, which vouches for all the rest.
+    """
 
     datasets: tuple[Dataset, ...]
-    tables: tuple[GeneTable, ...]
+    tables: tuple[TableRecord, ...]
     specials: NDArray[np.float32]
     not_read: tuple[str, ...] = ()
+    gene_encoder: str = ""
+    sha256: str = ""
 
     @property
     def sizes(self) -> NDArray[np.int64]:
         """(datasets,) cells of each."""
-        return np.array([dataset.counts.shape[0] for dataset in self.datasets], dtype=np.int64)
+        return np.array([dataset.n_cells for dataset in self.datasets], dtype=np.int64)
 
 
-def read_corpus(settings: "DataSettings") -> Corpus:
-    """Read every dataset of a manifest that has one of the roles asked for. Labels are not read.
+def open_corpus(settings: "DataSettings", *, split: str | None = None, beside: Corpus | None = None) -> Corpus:
+    """Open the datasets of a split. Labels are not read.
 
     Parameters
     ----------
-    settings
-        Manifest (CSV with the columns dataset, file, species, role; where there is a column sha256, the files are
-        checked against it), folder of its files, roles, datasets to leave out, kind of gene vectors.
+    split
+        Instead of that of the settings. Where no dataset has cells of it, the corpus has no datasets.
+    beside
+        Another split of the corpus, whose gene vectors are shared: they may be gigabytes.
 
     Raises
     ------
-    UsageError
-        The manifest is missing, has other columns, or no row is left; a dataset to leave out is not in it.
     InputError
-        A file is missing, changed, or cannot be read as counts.
+        There is no corpus, it is not finished, or a file of it is missing or cut short.
     ModelError
-        There is no gene table of this kind for a species.
+        The gene tables at hand are not those it was built with.
+    UsageError
+        A dataset to leave out is not in it, or none is left to train on.
     """
-    rows, not_read = read_manifest(settings)
-    species = sorted({canonical_species(name) for name in rows["species"]})
-    tables = {name: load_gene_table(name, encoder=settings.gene_encoder) for name in species}
-    specials = special_vectors(next(iter(tables.values())).dim)
-    vocabularies = {name: build_vocabulary(table, specials) for name, table in tables.items()}
-    datasets = []
-    for row in rows.to_dict("records"):
-        name = canonical_species(row["species"])
-        path = Path(settings.folder) / row["file"]
-        check_file(path, row.get("sha256", ""))
-        facts = {key: row[key] for key in _FACTS if row.get(key)}
-        datasets.append(read_dataset(path, tables[name], vocabularies[name], name=row["dataset"], facts=facts))
-    return Corpus(tuple(datasets), tuple(tables.values()), specials, not_read)
-
-
-def read_dataset(
-    path: str | Path, table: GeneTable, vocabulary: Vocabulary, *, name: str, facts: dict[str, Any] | None = None
-) -> Dataset:
-    """Read the counts of one file into memory, in rank order; cells without a resolved count are left out.
-
-    Raises
-    ------
-    InputError
-        The file cannot be read as counts, or no cell has a gene of the table.
-    """
-    from scipy.sparse import vstack
-
-    with open_counts(path) as source:
-        column = choose_column(source.var, table, column=None, file=source.file)
-        rows = resolve(names_in(source.var, column), table, column=column, file=source.file).rows
-        blocks = [
-            to_ranks(source.read(start, min(start + _BLOCK, source.n_cells)), rows, vocabulary)
-            for start in range(0, source.n_cells, _BLOCK)
-        ]
-    counts = vstack(blocks, format="csr") if blocks else None
-    filled = np.flatnonzero(np.diff(counts.indptr)) if counts is not None else np.array([])
-    if counts is None or not len(filled):
-        msg = (
-            f"{path}: no cell has a count in a gene of the table of {table.species}; check the species in the manifest."
-        )
+    index = read_index(settings.corpus)
+    check_tables(index)
+    if problems := check_stores(index):
+        msg = f"{problems[0]}. `uce corpus build` mends it."
         raise InputError(msg)
-    measured = np.zeros(len(table), dtype=bool)
-    measured[vocabulary.ranks[rows[rows >= 0]]] = True
-    known = {"cells": len(filled), "species": table.species, **(facts or {})}
-    return Dataset(name, table.species, counts[filled], measured, vocabulary, known)
+    rows = {row["dataset_id"]: row for row in index.datasets() if row["dataset_id"] in index.stores}
+    if strangers := [name for name in settings.leave_out if name not in rows]:
+        msg = f"{settings.corpus}: data.leave_out: no dataset {strangers[0]} in it.{nearest(strangers[0], list(rows))}"
+        raise UsageError(msg)
+    wanted = split or settings.split
+    shards = {name: _shards(index, name, wanted) for name in rows}
+    used = [name for name in rows if shards[name] and name not in settings.leave_out]
+    if split is None and not used:
+        splits = shorten(sorted({facts["split"] for name in rows for facts in _records(index, name).values()}))
+        msg = f"{settings.corpus}: no dataset is left with split {wanted}; its splits are {splits}."
+        raise UsageError(msg)
+    encoder = str(index.content["gene_encoder"])
+    known = _known(beside)
+    species = sorted({rows[name]["species"] for name in used})
+    loaded = {name: load_gene_table(name, encoder=encoder) for name in species if name not in known}
+    specials = beside.specials if beside else special_vectors(next((table.dim for table in loaded.values()), 1))
+    known |= {name: (table_record(table), build_vocabulary(table, specials)) for name, table in loaded.items()}
+    return Corpus(
+        tuple(_open_dataset(rows[name], shards[name], known[rows[name]["species"]][1]) for name in used),
+        tuple(known[name][0] for name in species),
+        specials,
+        tuple(name for name in rows if name not in used),
+        encoder,
+        sha256_file(index.folder / "corpus.json"),
+    )
+
+
+def _known(corpus: Corpus | None) -> dict[str, tuple[TableRecord, Vocabulary]]:
+    """What is in memory of the gene tables, by species."""
+    records = {str(record["species"]): record for record in corpus.tables} if corpus else {}
+    return {one.species: (records[one.species], one.vocabulary) for one in corpus.datasets} if corpus else {}
+
+
+def _records(index: CorpusIndex, name: str) -> dict[str, ShardRecord]:
+    record = read_record(index.folder / "data" / name)
+    return dict(record["shards"]) if record else {}
+
+
+def _shards(index: CorpusIndex, name: str, split: str) -> list[tuple[Path, int]]:
+    shards = _records(index, name).items()
+    return [(index.folder / "data" / name / file, facts["cells"]) for file, facts in shards if facts["split"] == split]
+
+
+def _open_dataset(row: dict[str, str], shards: list[tuple[Path, int]], vocabulary: Vocabulary) -> Dataset:
+    paths, sizes = zip(*shards, strict=True)
+    opened = lru_cache(maxsize=_OPEN_SHARDS)(ShardReader)
+
+    def fetch(shard: int, start: int, stop: int) -> "csr_matrix":
+        return opened(paths[shard]).read(start, stop)
+
+    def fetch_genes() -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
+        columns = [read_gene_columns(path) for path in paths]
+        return columns[0][0], np.sum([seen for _, seen in columns], axis=0, dtype=np.int64)
+
+    def fetch_labels(column: str) -> NDArray[Any] | None:
+        found = [values for path in paths if (values := read_obs_column(path, column)) is not None]
+        return np.concatenate(found) if len(found) == len(paths) else None
+
+    return Dataset(
+        name=row["dataset_id"],
+        species=row["species"],
+        shards=sizes,
+        fetch=fetch,
+        fetch_genes=fetch_genes,
+        vocabulary=vocabulary,
+        facts={"cells": sum(sizes), **{key: row[key] for key in _FACTS if row.get(key)}},
+        weight=float(row["weight"]),
+        fetch_labels=fetch_labels,
+    )
 
 
 def special_vectors(dim: int) -> NDArray[np.float32]:

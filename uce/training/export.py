@@ -2,9 +2,7 @@
 
 import json
 import logging
-import math
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -13,13 +11,12 @@ from uce.config import read_config
 from uce.errors import InputError, ModelError, StorageError, UsageError
 from uce.files import printable, shorten, user_folder
 from uce.model.checkpoint import Model, load_model, save_model
+from uce.training.records import METRICS, is_number, read_curve, read_validation
 from uce.training.settings import PretrainConfig
 from uce.training.state import newest_snapshot, snapshot_path
 
 log = logging.getLogger(__name__)
 
-_LOG = "log.jsonl"
-_BOOKKEEPING = {"step", "lr", "cells_per_second", "seconds", "seconds_left"}
 _MOST_SCORE_BYTES = 100_000
 
 
@@ -114,7 +111,7 @@ def _find(given: Path, step: int | None) -> _Source:
         raise UsageError(msg)
     above = given.resolve().parent
     run = above.parent if above.name == "checkpoints" else above
-    known = all((run / name).is_file() for name in ("config.yaml", _LOG))
+    known = all((run / name).is_file() for name in ("config.yaml", METRICS))
     return _Source(load_model(given), run if known else given)
 
 
@@ -144,7 +141,7 @@ def _model_of(run: Path, config: PretrainConfig, step: int | None) -> Model:
                 return load_model(snapshot_path(run, older))
         except ModelError as error:
             log.warning("%s Taking an older snapshot.", error)
-    msg = f"{run}: no whole snapshot; one is written every {config.snapshot_every} steps."
+    msg = f"{run}: no whole snapshot; one is written every {config.run.snapshot_every} steps."
     raise ModelError(msg)
 
 
@@ -182,49 +179,13 @@ def _facts(source: _Source) -> dict[str, Any]:
     if source.planned and steps != source.planned:
         log.warning("%s: exported as it was after %s of %d steps.", source.run, steps, source.planned)
         training["planned_steps"] = source.planned
-    if curve := read_curve(source.run / _LOG, last=steps if _is_number(steps) else None):
+    last = steps if is_number(steps) else None
+    if curve := read_curve(source.run, last=last):
         training |= {"seconds": curve.pop("seconds")} if "seconds" in curve else {}
         info["curve"] = curve
+    if validation := read_validation(source.run, last=last):
+        info["validation"] = validation
     return info | {"training": training}
-
-
-def read_curve(path: Path, *, last: float | None = None) -> dict[str, Any]:
-    """How a run went, from its log: for every number measured the first, last, lowest and highest; and its seconds.
-
-    Parameters
-    ----------
-    path
-        `log.jsonl` of a run. Where it is missing, the curve is empty.
-    last
-        Step to read up to. None: all.
-    """
-    lines = [line for line in _lines(path) if last is None or line["step"] <= last]
-    if not lines:
-        return {}
-    curve: dict[str, Any] = {"logged": f"from step {lines[0]['step']} to {lines[-1]['step']}"}
-    for key in [key for key in lines[-1] if key not in _BOOKKEEPING]:
-        values = [line[key] for line in lines if _is_number(line.get(key))]
-        if values:
-            curve[key] = {"first": values[0], "last": values[-1], "lowest": min(values), "highest": max(values)}
-    if _is_number(seconds := lines[-1].get("seconds")):
-        curve["seconds"] = seconds
-    return curve
-
-
-def _lines(path: Path) -> Iterator[dict[str, Any]]:
-    """The lines that are whole; a crash may have cut one."""
-    text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
-    for line in text.splitlines():
-        try:
-            content = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(content, dict) and _is_number(content.get("step")):
-            yield content
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def read_scores(path: Path) -> dict[str, Any]:

@@ -1,80 +1,54 @@
-"""The training loop: one function that reads from top to bottom. `pretrain` is all a user calls."""
+"""Training from a configuration to a model folder: `pretrain` is all a user calls."""
 
-import json
-import logging
-import math
-import sys
-import time
-from collections.abc import Iterator, Sequence
-from dataclasses import fields
+from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-import numpy as np
-import torch
-from torch import Tensor, nn
+from typing import TYPE_CHECKING, Any, Literal
 
 from uce.config import write_config
-from uce.errors import UsageError
-from uce.files import atomic_path
-from uce.genes.tables import table_record
-from uce.model.checkpoint import save_model
-from uce.model.encoder import Encoder
-from uce.training.batch import Batch
-from uce.training.corpus import Corpus, read_corpus
-from uce.training.optimizer import Average, build_optimizer, learning_rate, set_learning_rate
-from uce.training.order import DROPOUT, words
-from uce.training.records import check_run, cut_log, describe
+from uce.errors import OutputExistsError, UsageError
+from uce.files import atomic_path, make_folder
+from uce.locks import lock
+from uce.progress import say
+from uce.training.corpus import Corpus, open_corpus
+from uce.training.costs import check_fits, check_width
+from uce.training.records import check_run
 from uce.training.settings import PretrainConfig
-from uce.training.state import Progress, add_state, newest_snapshot, pack, read_state, rotate, snapshot_path, unpack
+from uce.training.state import Progress, newest_snapshot, read_state, snapshot_path
+from uce.training.stopping import Stopping
+from uce.training.tracking import check_trackers, tracker_settings
+from uce.training.trainer import Trainer
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-log = logging.getLogger(__name__)
 
-
-class Trainee(nn.Module):
-    """Encoder and objective as one module, so that one wrapper sees every parameter that is used."""
-
-    def __init__(self, config: PretrainConfig) -> None:
-        super().__init__()
-        self.encoder = Encoder(config.model)
-        self.objective = config.objective.build(config.model)
-
-    def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The sums of the objective, see `Objective.forward`."""
-        sums: dict[str, Tensor] = self.objective(self.encoder, batch)
-        return sums
-
-
-@torch.no_grad()
-def start_linear(encoder: Encoder, batches: Sequence[Batch]) -> None:
-    """Let training start from the centred linear part of the read-out: all else begins at nothing and is learned.
-
-    The cells of a corpus share most of their mean token. Subtracting it (by the constant of the linear map) leaves the
-    differences, which the cosine then sees; the decoder's last layer begins at zero, as residual branches often do.
-    """
-    means = [
-        encoder.mean_token(encoder.project(torch.from_numpy(b.vectors))[b.tokens], torch.from_numpy(b.keep)).mean(dim=0)
-        for b in batches
-    ]
-    encoder.mean_map.bias.copy_(-encoder.mean_map.weight @ torch.stack(means).mean(dim=0))
-    for parameter in encoder.decoder[-1].parameters():
-        parameter.zero_()
-
-
-def pretrain(config: PretrainConfig, *, out: str | Path) -> Path:
+def pretrain(
+    config: PretrainConfig,
+    *,
+    out: str | Path,
+    resume: Literal["auto", "never"] | int = "auto",
+    processes: int | None = None,
+    allow_corpus_change: bool = False,
+) -> Path:
     """Train an encoder, or continue a run that was interrupted.
+
+    SIGTERM, SIGUSR1 and Ctrl-C end a run after the update at hand, with a snapshot.
 
     Parameters
     ----------
     config
         All that decides the result.
     out
-        Folder of the run: `config.yaml`, `log.jsonl` (a line per logged step), `checkpoints/`, and at the end the
-        model folder, named `config.name`. Where it holds an unfinished run of the same configuration, that continues
-        from its newest snapshot, to the same weights, bit for bit, on one kind of CPU and number of processes.
+        Folder of the run: `config.yaml`, `metrics.jsonl` (a line per logged step), `curves.png`, `checkpoints/`, and at
+        the end the model folder, named `config.name`.
+    resume
+        "auto": where `out` holds an unfinished run of the same configuration, that continues from its newest whole
+        snapshot, to the same weights, bit for bit, on one kind of CPU and number of processes. A number: from the
+        snapshot after so many updates; later ones are set aside. "never": an unfinished run is refused.
+    processes
+        How many there must be. A launcher that was misled starts fewer and says nothing.
+    allow_corpus_change
+        Continue although the corpus is another one now.
 
     Returns
     -------
@@ -83,187 +57,86 @@ def pretrain(config: PretrainConfig, *, out: str | Path) -> Path:
     Raises
     ------
     UsageError
-        `out` holds a run of another configuration; or the batch cannot be shared among the processes.
+        `out` holds a run of another configuration or corpus; the batch cannot be shared among the processes; the
+        configuration cannot fit the device; three updates in a row were not finite.
     OutputExistsError
-        The run in `out` is finished.
+        The run in `out` is finished, or unfinished and not to be resumed.
     InputError, ModelError
-        The cells or gene tables cannot be read, see `read_corpus`.
+        The corpus or the gene tables cannot be read, see `open_corpus`.
+    StorageError
+        A snapshot cannot be written. Those before it are whole.
+    KeyboardInterrupt
+        A signal ended the run; the same call continues it.
     """
     from accelerate import Accelerator
 
     run, target = Path(out), Path(out) / config.name
     check_run(config, run, target)
-    accelerator = Accelerator(mixed_precision=config.precision)
-    if config.batch_size % accelerator.num_processes:
-        msg = f"batch_size = {config.batch_size}: not a multiple of the {accelerator.num_processes} processes."
-        raise UsageError(msg)
-    corpus = read_corpus(config.data)
-    _check_width(config, corpus)
-    if accelerator.is_main_process:
-        run.mkdir(parents=True, exist_ok=True)
-        with atomic_path(run / "config.yaml") as temporary:
-            write_config(config, temporary)
-    accelerator.wait_for_everyone()
-    trainer = _Trainer(config, corpus, accelerator, run)
-    trainer.restore()
-    for step in trainer.remaining_steps():
-        trainer.update(step)
-    if accelerator.is_main_process:
-        trainer.write_model(target)
-    accelerator.wait_for_everyone()
-    # What still refers to the processes' group would be torn down with the interpreter, while threads of it run.
-    del trainer
-    accelerator.free_memory()
-    accelerator.end_training()
+    check_trackers(config.run.trackers)
+    accelerator = Accelerator(mixed_precision=config.precision, **tracker_settings(config, run))
+    _check_processes(config, accelerator.num_processes, processes)
+    corpus = open_corpus(config.data)
+    check_width(config, corpus)
+    check_fits(config, corpus, accelerator.device, accelerator.num_processes)
+    found = _find_snapshot(run, resume, corpus, accelerator, allow_corpus_change=allow_corpus_change)
+    main = accelerator.is_main_process
+    if main:
+        make_folder(run)
+    try:
+        with lock(run / ".lock", wait=False, elsewhere=False) if main else nullcontext(), Stopping() as stopping:
+            if main:
+                with atomic_path(run / "config.yaml") as temporary:
+                    write_config(config, temporary)
+                shared = f", {config.run.sharding}" if accelerator.num_processes > 1 else ""
+                say(f"{run}: {accelerator.num_processes} process(es) on {accelerator.device.type}{shared}")
+            trainer = Trainer(config, corpus, accelerator, run, found)
+            stopped = trainer.train(stopping)
+            if not stopped and main:
+                trainer.write_model(target, read_state(snapshot_path(run, config.steps)))
+        accelerator.wait_for_everyone()
+        # What still refers to the processes' group would be torn down with the interpreter, while threads of it run.
+        del trainer
+        accelerator.free_memory()
+    finally:
+        accelerator.end_training()
+    if stopped:
+        raise KeyboardInterrupt
     return target
 
 
-class _Trainer:
-    """A run in one process: what has to be carried from step to step."""
-
-    def __init__(self, config: PretrainConfig, corpus: Corpus, accelerator: "Accelerator", run: Path) -> None:
-        self.config, self.corpus, self.accelerator, self.run = config, corpus, accelerator, run
-        torch.manual_seed(config.seed)  # the same first weights in every process
-        self.trainee = Trainee(config)
-        if config.model.readout == "cls+mean":
-            unseen = range(config.steps, config.steps + 16)
-            start_linear(self.trainee.encoder, [config.objective.make_batch(corpus, config, step) for step in unseen])
-        optimizer = build_optimizer(self.trainee, config.optimizer)
-        self.wrapped, self.optimizer = accelerator.prepare(self.trainee, optimizer)
-        self.learned = list(self.trainee.encoder.parameters()) + list(self.trainee.objective.parameters())
-        self.average = Average(self.trainee.encoder.named_parameters(), memory=config.ema) if config.ema else None
-        self.progress = Progress(step=0)
-        self.window: dict[str, Tensor] = {}  # sums of the objective since the last line of the log
-        self.first_step = 0
-        self.started = time.monotonic()
-
-    def restore(self) -> None:
-        """Continue from the newest whole snapshot, where there is one."""
-        found = newest_snapshot(self.run)
-        if found is None:
-            cut_log(self.run, step=0)
-            return
-        folder, self.progress = found
-        self.first_step = self.progress.step
-        average = self.average.values if self.average else None
-        unpack(read_state(folder), self.trainee, self.optimizer.optimizer, average)
-        if self.accelerator.is_main_process:
-            cut_log(self.run, step=self.first_step)
-            log.warning("continuing from %s", folder)
-
-    def remaining_steps(self) -> Iterator[int]:
-        """Numbers of the updates still to do, from 0, with a line of progress on the terminal."""
-        from tqdm import tqdm
-
-        steps = range(self.first_step, self.config.steps)
-        shown = self.accelerator.is_main_process and sys.stderr.isatty()
-        yield from tqdm(steps, initial=self.first_step, total=self.config.steps, unit="step", disable=not shown)
-
-    def update(self, step: int) -> None:
-        """One update of the weights, and what is due after it: averaging, a line of the log, a snapshot."""
-        config, accelerator = self.config, self.accelerator
-        rank, world = accelerator.process_index, accelerator.num_processes
-        batch = _tensors(
-            config.objective.make_batch(self.corpus, config, step, rank=rank, world=world), accelerator.device
-        )
-        # Dropout is a function of step and process as well, so there is no generator state to save.
-        drop_seed = words(config.seed, DROPOUT, np.array([step * world + rank]))
-        torch.manual_seed(int(drop_seed[0]) >> 1)
-        set_learning_rate(self.optimizer, learning_rate(step, steps=config.steps, settings=config.optimizer))
-        self.wrapped.train()
-        sums = self.wrapped(batch)
-        self.optimizer.zero_grad()
-        accelerator.backward(self.trainee.objective.loss(sums, batch))
-        accelerator.clip_grad_norm_(self.learned, config.optimizer.clip)
-        self.optimizer.step()
-        if self.average:
-            self.average.update(self.trainee.encoder.named_parameters(), step=step)
-        for name, value in sums.items():
-            self.window[name] = self.window.get(name, 0) + value.detach().cpu().double()
-        self._report(step + 1)
-
-    def _report(self, done: int) -> None:
-        config = self.config
-        seconds = self.progress.seconds + time.monotonic() - self.started
-        last = done == config.steps
-        if done % config.log_every == 0 or last:
-            self._log(done, seconds)
-        if (done % config.snapshot_every == 0 or last) and self.accelerator.is_main_process:
-            self._snapshot(Progress(step=done, seconds=seconds))
-
-    def _log(self, done: int, seconds: float) -> None:
-        device = self.accelerator.device
-        summed = {
-            name: self.accelerator.reduce(value.to(device), reduction="sum").cpu()
-            for name, value in self.window.items()
-        }
-        self.window = {}
-        if not self.accelerator.is_main_process:
-            return
-        values = self.trainee.objective.fields(summed, step=done)
-        if not math.isfinite(values["loss"]):
-            msg = f"step {done}: the loss is {values['loss']}; lower optimizer.lr, or start again from a snapshot."
-            raise FloatingPointError(msg)
-        for doubt in values.get("suspect", ()):
-            log.warning("step %d: suspect: %s", done, doubt)
-        rate = (done - self.first_step) * self.config.batch_size / max(time.monotonic() - self.started, 1e-9)
-        left = (self.config.steps - done) * self.config.batch_size / rate
-        line = {
-            "step": done,
-            **{name: round(value, 5) if isinstance(value, float) else value for name, value in values.items()},
-            "lr": learning_rate(done - 1, steps=self.config.steps, settings=self.config.optimizer),
-            "cells_per_second": round(rate, 1),
-            "seconds": round(seconds, 1),
-            "seconds_left": round(left),
-        }
-        with (self.run / "log.jsonl").open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps(line) + "\n")
-        headline = next(iter(values))
-        log.info("step %d of %d: %s %.4f, %.0f cells/s, %s left", done, self.config.steps, headline,
-                 values[headline], rate, time.strftime("%H:%M:%S", time.gmtime(left)))  # fmt: skip
-
-    def _snapshot(self, progress: Progress) -> None:
-        folder = snapshot_path(self.run, progress.step)
-        folder.parent.mkdir(exist_ok=True)
-        average = self.average.values if self.average else None
-        if folder.exists():
-            return
-        with atomic_path(folder) as temporary:
-            self.write_model(temporary, step=progress.step, name=folder.name)
-            add_state(temporary, pack(self.trainee, self.optimizer.optimizer, average), progress)
-        rotate(self.run, keep=self.config.keep_snapshots)
-
-    def write_model(self, folder: Path, *, step: int | None = None, name: str | None = None) -> None:
-        """Write the weights that embed (the averaged ones where there are) as a model folder."""
-        config = self.config
-        encoder = Encoder(config.model)
-        encoder.load_state_dict(self.trainee.encoder.state_dict())
-        if self.average:
-            with torch.no_grad():
-                for key, parameter in encoder.named_parameters():
-                    parameter.copy_(self.average.values[key])
-        save_model(
-            folder,
-            encoder=encoder,
-            rule=config.rule,
-            specials=self.corpus.specials,
-            gene_encoder=config.data.gene_encoder,
-            gene_tables=[table_record(table) for table in self.corpus.tables],
-            info=describe(config, self.corpus, step or config.steps),
-            name=name,
-        )
+def _check_processes(config: PretrainConfig, world: int, expected: int | None) -> None:
+    if expected is not None and world != expected:
+        msg = f"{world} process(es), {expected} were expected. On CPUs start them with torchrun --nproc_per_node."
+        raise UsageError(msg)
+    if config.part_size % world:
+        each = f"batch_size / accumulate = {config.part_size}"
+        msg = f"{each}: not a multiple of the {world} processes that share these cells."
+        raise UsageError(msg)
 
 
-def _tensors(batch: Batch, device: torch.device) -> dict[str, Tensor]:
-    """The arrays of a batch on the device; arrays that are None are left out."""
-    arrays = {field.name: getattr(batch, field.name) for field in fields(batch)}
-    return {name: torch.as_tensor(array, device=device) for name, array in arrays.items() if array is not None}
+def _find_snapshot(
+    run: Path, resume: str | int, corpus: Corpus, accelerator: "Accelerator", *, allow_corpus_change: bool
+) -> tuple[Path, Progress] | None:
+    """What all processes continue from; one of them looks."""
+    from accelerate.utils import broadcast_object_list
 
-
-def _check_width(config: PretrainConfig, corpus: Corpus) -> None:
-    width = corpus.specials.shape[1]
-    if config.model.protein_dim != width:
+    if resume == "never" and (run / "config.yaml").is_file():
+        msg = f"{run}: holds an unfinished run. Choose another --output, or leave --resume out to continue it."
+        raise OutputExistsError(msg)
+    box: list[Any] = [None, None]
+    if accelerator.is_main_process:
+        try:
+            box[0] = newest_snapshot(run, step=resume if isinstance(resume, int) else None)
+        except UsageError as error:
+            box[1] = str(error)  # the others would wait for ever
+    box = broadcast_object_list(box)
+    if box[1]:
+        raise UsageError(box[1])
+    found: tuple[Path, Progress] | None = box[0]
+    if found and found[1].corpus != corpus.sha256 and not allow_corpus_change:
         msg = (
-            f"model.protein_dim = {config.model.protein_dim}, but {config.data.gene_encoder} vectors are {width} wide."
+            f"{run}: was trained on corpus {found[1].corpus[:12]}.., this one is {corpus.sha256[:12]}... "
+            "Give that one as data.corpus, or --allow-corpus-change to go on with other cells."
         )
         raise UsageError(msg)
+    return found

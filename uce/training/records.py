@@ -2,17 +2,25 @@
 
 import json
 import math
-from dataclasses import asdict
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from uce.config import config_to_dict, read_config
-from uce.errors import OutputExistsError, UsageError
+from uce.errors import OutputExistsError, StorageError, UsageError
 from uce.files import atomic_path
 from uce.training.settings import PretrainConfig
 
 if TYPE_CHECKING:
     from uce.training.corpus import Corpus
+
+METRICS = "metrics.jsonl"  # of a run folder
+# Of its lines: what says how the machine did, not what was learned.
+_RATES = ("cells_per_second", "tokens_per_second", "mfu", "padding", "waiting")
+BOOKKEEPING = ("step", "lr", "grad_norm", *_RATES, "seconds", "seconds_left")
+_MEASURED = ("valid_", "probe")
 
 
 def describe(config: PretrainConfig, corpus: "Corpus", step: int) -> dict[str, Any]:
@@ -26,13 +34,17 @@ def describe(config: PretrainConfig, corpus: "Corpus", step: int) -> dict[str, A
         "training": {
             "steps": step,
             "batch_size": config.batch_size,
+            "parts_of_a_batch": config.accumulate,
             "cells_shown": step * config.batch_size,
             "draws": config.draws,
             "late_draws": f"{config.late_draws} after {config.late_from:.0%} of the steps",
+            "balance": config.data.balance,
+            "species_balance": config.data.species_balance,
             "thinning": config.data.thinning,
             "precision": config.precision,
             "averaged_weights": config.ema,
             "optimizer": asdict(config.optimizer),
+            "corpus_sha256": corpus.sha256,
         },
         "trained_on": [{"dataset": dataset.name, **dataset.facts} for dataset in corpus.datasets],
         "not_trained_on": list(corpus.not_read),
@@ -40,7 +52,17 @@ def describe(config: PretrainConfig, corpus: "Corpus", step: int) -> dict[str, A
 
 
 def check_run(config: PretrainConfig, run: Path, target: Path) -> None:
-    """Refuse a folder that holds a finished run or one of another configuration."""
+    """Refuse a folder that holds a finished run or one of another configuration.
+
+    How a run is carried out (`run`) may change, and so may the place of the corpus, which is known by its hash.
+
+    Raises
+    ------
+    OutputExistsError
+        The run is finished.
+    UsageError
+        Its configuration is another, which is said by the first key that differs, or one of another version.
+    """
     if target.exists():
         msg = f"{target} exists: the run in {run} is finished. Choose another --output."
         raise OutputExistsError(msg)
@@ -51,10 +73,11 @@ def check_run(config: PretrainConfig, run: Path, target: Path) -> None:
     except UsageError as error:
         msg = f"{error} This version of uce cannot continue the run; choose another --output."
         raise UsageError(msg) from error
+    there = replace(there, run=config.run, data=replace(there.data, corpus=config.data.corpus))
     if there == config:
         return
-    ours = _flat(config_to_dict(config))
-    theirs = _flat(config_to_dict(there))
+    ours = flatten(config_to_dict(config))
+    theirs = flatten(config_to_dict(there))
     # An objective of another name has other settings.
     changed = next(key for key in ours if key not in theirs or ours[key] != theirs[key])
     msg = (
@@ -64,25 +87,119 @@ def check_run(config: PretrainConfig, run: Path, target: Path) -> None:
     raise UsageError(msg)
 
 
-def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+def flatten(values: dict[str, Any], *, by: str = ".", prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as one, keys joined with `by`."""
     flat: dict[str, Any] = {}
     for key, value in values.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+        flat |= flatten(value, by=by, prefix=f"{prefix}{key}{by}") if isinstance(value, dict) else {prefix + key: value}
     return flat
 
 
-def cut_log(run: Path, *, step: int) -> None:
-    """Take back the lines of updates that will be done again."""
-    path = run / "log.jsonl"
-    if not path.is_file():
-        return
-    kept = [line for line in path.read_text(encoding="utf-8").splitlines() if _step_of(line) <= step]
-    with atomic_path(path) as temporary:
-        temporary.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+class Metrics:
+    """`metrics.jsonl` of a run: a JSON object per line, with `step`, the updates done. Only one process writes it.
+
+    Parameters
+    ----------
+    track
+        (numbers by name, step): hands them on to trackers, see `uce.training.tracking`.
+    """
+
+    def __init__(self, run: Path, track: Callable[[dict[str, float], int], object] | None = None) -> None:
+        self._path, self._track = run / METRICS, track
+
+    def write(self, line: dict[str, Any]) -> None:
+        """Append a line. Fractions keep six digits; what is not finite becomes null, as JSON has no word for it.
+
+        Raises
+        ------
+        StorageError
+            The disk is full, or the like.
+        """
+        clean = _strict(line)
+        try:
+            with self._path.open("a", encoding="utf-8") as stream:
+                stream.write(json.dumps(clean, allow_nan=False) + "\n")
+        except OSError as error:
+            msg = f"{self._path}: cannot be written ({error.strerror}). Free some space, then run it again to continue."
+            raise StorageError(msg) from error
+        if self._track:
+            numbers = {name: value for name, value in flatten(clean, by="/").items() if is_number(value)}
+            self._track(numbers, numbers.pop("step"))
+
+    def cut(self, step: int) -> None:
+        """Take back the lines of updates that will be done again, and one that a crash cut short."""
+        if self._path.is_file():
+            kept = [line for line in read_metrics(self._path.parent) if line["step"] <= step]
+            with atomic_path(self._path) as temporary:
+                temporary.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
 
 
-def _step_of(line: str) -> float:
-    try:
-        return float(json.loads(line)["step"])
-    except (ValueError, KeyError, TypeError):
-        return math.inf  # a line cut by a crash
+def read_metrics(run: Path) -> Iterator[dict[str, Any]]:
+    """The lines of `metrics.jsonl` of a run that are whole; a crash may have cut one. None where there is no file."""
+    path = run / METRICS
+    text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+    for line in text.splitlines():
+        try:
+            content = json.loads(line)
+        except (ValueError, RecursionError):
+            continue
+        if isinstance(content, dict) and is_number(content.get("step")):
+            yield content
+
+
+def read_curve(run: Path, *, last: float | None = None) -> dict[str, Any]:
+    """How a run went, from its log: for every number of training the first, last, lowest and highest; and its seconds.
+
+    Parameters
+    ----------
+    run
+        Folder with `metrics.jsonl`. Where there is none, the curve is empty.
+    last
+        Step to read up to. None: all.
+    """
+    lines = _lines(run, last)
+    if not lines:
+        return {}
+    curve: dict[str, Any] = {"logged": f"from step {lines[0]['step']} to {lines[-1]['step']}"}
+    names = dict.fromkeys(key for line in lines for key in line)
+    for name in names:
+        values = [line[name] for line in lines if is_number(line.get(name))]
+        if values and name not in BOOKKEEPING and not name.startswith(_MEASURED):
+            curve[name] = {"first": values[0], "last": values[-1], "lowest": min(values), "highest": max(values)}
+    seconds = [line["seconds"] for line in lines if is_number(line.get("seconds"))]
+    return curve | ({"seconds": seconds[-1]} if seconds else {})
+
+
+def read_validation(run: Path, *, last: float | None = None) -> dict[str, Any]:
+    """What was measured last on cells that were not trained on, and after how many steps; empty where nothing was.
+
+    Parameters
+    ----------
+    run, last
+        As in `read_curve`.
+    """
+    for line in reversed(_lines(run, last)):
+        measured = {name: value for name, value in line.items() if name.startswith(_MEASURED) and value is not None}
+        if measured:
+            return {"after_steps": line["step"], **measured}
+    return {}
+
+
+def _lines(run: Path, last: float | None) -> list[dict[str, Any]]:
+    return [line for line in read_metrics(run) if last is None or line["step"] <= last]
+
+
+def is_number(value: Any) -> bool:
+    """Whether it is a finite number; true and false are none."""
+    # A comparison and not math.isfinite, which fails for whole numbers beyond all fractions.
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
+
+
+def _strict(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _strict(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_strict(item) for item in value]
+    if isinstance(value, float):
+        return float(f"{value:.6g}") if math.isfinite(value) else None
+    return value

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from uce.cells.sentences import SentenceRule
+from uce.errors import UsageError
 from uce.model.encoder import ModelConfig
 from uce.training.objectives import AnyObjectiveSettings
 from uce.training.objectives.base import within
@@ -12,19 +13,61 @@ from uce.training.objectives.masked import MaskedSettings
 
 @dataclass(frozen=True)
 class DataSettings:
-    """Which cells are read, and how a batch is made of them."""
+    """Which cells are shown, how often, and how a batch is made of them."""
 
-    manifest: str  # CSV with columns dataset, file, species, role
-    folder: str  # where the files of the manifest are
-    roles: tuple[str, ...] = ("train",)  # of the manifest's rows to use
-    leave_out: tuple[str, ...] = ()  # datasets not to use, whatever their role
-    gene_encoder: str = "orthogroups-v1"  # kind of gene vectors
-    balance: float = 0.5  # a dataset is picked in proportion to its cells to this power
+    corpus: str  # folder made by `uce corpus build`
+    split: str = "train"  # of the corpus
+    leave_out: tuple[str, ...] = ()  # datasets not to use, whatever their split
+    balance: float = 0.5  # a dataset is picked in proportion to its weight times its cells to this power
+    species_balance: float = 1.0  # the shares of species that come of it are taken to this power; 0: all alike
+    window: int = 16  # blocks of 64 stored cells that are shuffled together
     thinning: float = 0.0  # share of cells whose counts are thinned (20 to 100 % kept) before their sentence is drawn
 
     def __post_init__(self) -> None:
         within("data.balance", self.balance, 0, 1)
+        within("data.species_balance", self.species_balance, 0, 1)
+        within("data.window", self.window, 1, 1 << 20)
         within("data.thinning", self.thinning, 0, 1)
+
+
+@dataclass(frozen=True)
+class ValidationSettings:
+    """What is measured on cells that are not trained on, while training goes on."""
+
+    every: int = 0  # updates from one measurement to the next; 0: none
+    split: str = "validation"  # of the corpus
+    batches: int = 16  # of the objective, always the same ones
+    probe_cells: int = 1000  # labelled cells of each dataset whose nearest neighbours are asked; 0: none
+    neighbours: int = 10  # that are asked
+
+    def __post_init__(self) -> None:
+        within("validation.every", self.every, 0, 1 << 40)
+        within("validation.batches", self.batches, 1, 1 << 20)
+        within("validation.probe_cells", self.probe_cells, 0, 1 << 20)
+        within("validation.neighbours", self.neighbours, 1, 1 << 10)
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """How a run is carried out. It changes what is learned by rounding at most, so it may change when a run goes on."""
+
+    workers: int = 1  # threads that make batches ahead; 0: made when they are due
+    cache_gb: float = 1.0  # memory of each process for cells read ahead of their batch
+    sharding: Literal["ddp", "fsdp"] = "ddp"  # a whole model on every device, or a share of it (FSDP2)
+    recompute: bool = False  # activation checkpointing: each block's inner values are computed again when due
+    compile: bool = False  # blocks through torch.compile
+    log_every: int = 50  # updates per line of the log
+    trackers: tuple[Literal["tensorboard", "wandb"], ...] = ()  # beside metrics.jsonl
+    snapshot_every: int = 1000  # updates per snapshot
+    keep_snapshots: int = 2  # the newest ones that stay
+    keep_every: int = 0  # and every one after a multiple of so many updates; 0: no others
+
+    def __post_init__(self) -> None:
+        within("run.workers", self.workers, 0, 256)
+        within("run.cache_gb", self.cache_gb, 0, 1 << 20)
+        for name in ("log_every", "snapshot_every", "keep_snapshots"):
+            within(f"run.{name}", getattr(self, name), 1, 1 << 40)
+        within("run.keep_every", self.keep_every, 0, 1 << 40)
 
 
 @dataclass(frozen=True)
@@ -62,7 +105,8 @@ class PretrainConfig:
     name: str = "model"  # of the model folder
     seed: int = 0  # of weights, order and draws
     steps: int = 20_000  # updates of the weights
-    batch_size: int = 128  # cells of one update, over all processes; all of one dataset
+    batch_size: int = 128  # cells of one update, over all processes
+    accumulate: int = 1  # parts of an update that are computed one after the other; each is of one dataset
     draws: int = 1024  # genes drawn per cell in training; `rule` is for embedding
     late_draws: int = 1024  # the same in the last part of a run: short sentences are quick, long ones show detail
     late_from: float = 1.0  # share of the steps before that part; 1: there is none
@@ -71,21 +115,28 @@ class PretrainConfig:
     optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
     ema: float = 0.0  # memory of the averaged weights that embed; 0: the last ones
     precision: Literal["no", "bf16"] = "no"  # mixed precision of the forward pass
-    log_every: int = 50  # steps per line of the log
-    snapshot_every: int = 1000  # steps per snapshot
-    keep_snapshots: int = 2  # the newest ones that stay
+    validation: ValidationSettings = field(default_factory=ValidationSettings)
+    run: RunSettings = field(default_factory=RunSettings)
     summary: str = ""  # first sentence of the card
     limits: tuple[str, ...] = ()  # of the card: what the model is not for
     licence: str = ""  # of the weights, for the card
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "draws", "late_draws", "log_every", "snapshot_every", "keep_snapshots"):
+        for name in ("steps", "batch_size", "draws", "late_draws", "accumulate"):
             within(name, getattr(self, name), 1, 1 << 40)
         within("seed", self.seed, 0, (1 << 63) - 1)
         within("ema", self.ema, 0, 1 - 1e-9)
         within("late_from", self.late_from, 0, 1)
+        if self.batch_size % self.accumulate:
+            msg = f"batch_size = {self.batch_size}: not a multiple of accumulate = {self.accumulate}."
+            raise UsageError(msg)
         self.objective.check(self)
 
+    @property
+    def part_size(self) -> int:
+        """Cells of one of the parts of an update, over all processes."""
+        return self.batch_size // self.accumulate
+
     def draws_at(self, step: int) -> int:
-        """Genes drawn per cell in the update number `step`."""
+        """Genes drawn per cell in the update number `step`, counted from 0."""
         return self.late_draws if step >= self.late_from * self.steps else self.draws

@@ -1,8 +1,9 @@
 """Snapshots of a run: a model folder that embeds, with all that continues the run in `training/`. No pickle.
 
-`training/state.safetensors` holds weights, heads and optimizer, `training/state.json` the step and the hash of the
-former. A snapshot is written under another name and renamed when it is complete, so one that carries a final name is
-whole; the hash finds those that were damaged later.
+`training/state.safetensors` holds weights, averages and the optimizer's moments, `training/state.json` how far the run
+is. `manifest.json` is written last and has size and SHA-256 of every file: a folder it does not fit was cut short or
+damaged, whatever its name says. Tensors are whole ones, so a run goes on in another number of processes, and under
+another way to share the model among them.
 """
 
 import json
@@ -10,22 +11,23 @@ import logging
 import re
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor
 
-from uce.files import atomic_path, sha256_file, shorten, write_json
+from uce.errors import ModelError, StorageError, UsageError
+from uce.files import atomic_path, printable, sha256_file, shorten, write_json
 
 log = logging.getLogger(__name__)
 
+FORMAT, VERSION = "uce-snapshot", 1
+_MANIFEST, _STATE, _PROGRESS = "manifest.json", "training/state.safetensors", "training/state.json"
 _NAME = re.compile(r"step-(\d{8,})")
-_WEIGHTS, _AVERAGE, _OPTIMIZER = "weights.", "average.", "optimizer."
-_MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 
 
 @dataclass(frozen=True)
@@ -34,54 +36,44 @@ class Progress:
 
     step: int  # updates done
     seconds: float = 0.0  # spent on them, in all processes that worked on this run one after the other
-
-
-def pack(
-    module: nn.Module, optimizer: torch.optim.Optimizer, average: Mapping[str, Tensor] | None = None
-) -> dict[str, Tensor]:
-    """All tensors of a run under flat names, `optimizer.<parameter>.exp_avg` and the like."""
-    tensors = {_WEIGHTS + name: tensor for name, tensor in module.state_dict().items()}
-    tensors |= {_AVERAGE + name: tensor for name, tensor in (average or {}).items()}
-    for name, parameter in module.named_parameters():
-        for key, value in optimizer.state.get(parameter, {}).items():
-            tensors[f"{_OPTIMIZER}{name}.{key}"] = torch.as_tensor(value)
-    return {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
-
-
-def unpack(
-    tensors: Mapping[str, Tensor],
-    module: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    average: dict[str, Tensor] | None = None,
-) -> None:
-    """Put the tensors of `pack` back, in place."""
-    module.load_state_dict(_below(tensors, _WEIGHTS))
-    if average is not None:
-        for name, value in _below(tensors, _AVERAGE).items():
-            average[name].copy_(value)
-    for name, parameter in module.named_parameters():
-        moments = {key: tensors.get(f"{_OPTIMIZER}{name}.{key}") for key in _MOMENTS}
-        if moments["step"] is not None:
-            optimizer.state[parameter] = {
-                # AdamW keeps its counter of steps on the CPU wherever the parameter is.
-                key: value.clone() if key == "step" else value.to(parameter.device, copy=True)
-                for key, value in moments.items()
-                if value is not None
-            }
-
-
-def _below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+    corpus: str = ""  # SHA-256 of the corpus they were done with
+    world: int = 1  # processes that did the last of them; with another number, sums round otherwise
 
 
 def add_state(folder: Path, tensors: dict[str, Tensor], progress: Progress) -> None:
-    """Write `training/` into a model folder that does not carry its final name yet."""
-    inner = folder / "training"
-    inner.mkdir()
-    with atomic_path(inner / "state.safetensors") as temporary:
-        save_file(tensors, temporary)
-    facts = {"step": progress.step, "seconds": progress.seconds, "sha256": sha256_file(inner / "state.safetensors")}
-    write_json(inner / "state.json", facts)
+    """Write `training/` into a model folder that does not carry its final name yet.
+
+    Raises
+    ------
+    StorageError
+        It cannot be written.
+    """
+    (folder / "training").mkdir()
+    try:
+        with atomic_path(folder / _STATE) as temporary:
+            save_file(tensors, temporary)
+    except SafetensorError as error:
+        why = printable(str(error), limit=120)
+        msg = f"{folder / _STATE}: cannot be written ({why}). Free some space; the snapshots before it are whole."
+        raise StorageError(msg) from error
+    write_json(folder / _PROGRESS, asdict(progress))
+
+
+def seal(folder: Path) -> None:
+    """Write `manifest.json`, which vouches for every file of a snapshot. The last thing before it gets its name."""
+    paths = {name: folder / name for name in _files(folder)}
+    files = {name: {"size": path.stat().st_size, "sha256": sha256_file(path)} for name, path in paths.items()}
+    write_json(folder / _MANIFEST, {"format": FORMAT, "version": VERSION, "files": files})
+
+
+def _files(folder: Path) -> list[str]:
+    """Names of the files below `folder` but the manifest's."""
+    below = sorted(folder.rglob("*"))
+    if strange := [path.name for path in below if path.is_symlink() or not (path.is_dir() or path.is_file())]:
+        msg = f"{shorten(strange)} is a link or another thing that is no file"
+        raise ModelError(msg)
+    names = [path.relative_to(folder).as_posix() for path in below if path.is_file()]
+    return [name for name in names if name != _MANIFEST]
 
 
 def snapshot_path(run: Path, step: int) -> Path:
@@ -89,43 +81,136 @@ def snapshot_path(run: Path, step: int) -> Path:
     return run / "checkpoints" / f"step-{step:08d}"
 
 
-def newest_snapshot(run: Path) -> tuple[Path, Progress] | None:
-    """The newest whole snapshot of a run, or None. Damaged ones are passed over with a warning that names them."""
+def newest_snapshot(run: Path, *, step: int | None = None) -> tuple[Path, Progress] | None:
+    """The newest whole snapshot of a run, or None. Damaged ones are passed over with a warning that says why.
+
+    All bytes are read. One process should look, and tell the others.
+
+    Parameters
+    ----------
+    step
+        Only the snapshot after so many updates.
+
+    Raises
+    ------
+    UsageError
+        There is none of that step, or it is damaged.
+    """
+    if step is not None:
+        return _snapshot_of(run, step)
     for folder in reversed(_snapshots(run)):
-        problem = _problem(folder)
-        if problem is None:
-            facts = json.loads((folder / "training" / "state.json").read_text(encoding="utf-8"))
-            return folder, Progress(step=int(facts["step"]), seconds=float(facts["seconds"]))
-        log.warning("%s: %s; continuing from an older snapshot.", folder, problem)
+        try:
+            return folder, _verified(folder)
+        except ModelError as error:
+            log.warning("%s: %s; looking for an older snapshot.", folder, error)
     return None
+
+
+def _snapshot_of(run: Path, step: int) -> tuple[Path, Progress]:
+    there = [str(_step(folder)) for folder in _snapshots(run)]
+    if str(step) not in there:
+        msg = f"{run}: no snapshot after {step} updates. There is {shorten(there, limit=20) or 'none'}."
+        raise UsageError(msg)
+    folder = snapshot_path(run, step)
+    try:
+        return folder, _verified(folder)
+    except ModelError as error:
+        msg = f"{folder}: {error}. Choose another of {shorten(there, limit=20)}."
+        raise UsageError(msg) from error
 
 
 def read_state(folder: Path) -> dict[str, Tensor]:
     """The tensors of a snapshot."""
-    tensors: dict[str, Tensor] = load_file(folder / "training" / "state.safetensors")
+    tensors: dict[str, Tensor] = load_file(folder / _STATE)
     return tensors
 
 
-def rotate(run: Path, *, keep: int) -> None:
-    """Remove all but the newest `keep` snapshots, and what interrupted writes left behind."""
-    for folder in _snapshots(run)[:-keep]:
-        shutil.rmtree(folder)
-    for leftover in (run / "checkpoints").glob(".step-*.tmp-*"):
-        shutil.rmtree(leftover, ignore_errors=True)
+def rotate(run: Path, *, keep: int, keep_every: int = 0) -> None:
+    """Remove old snapshots and what interrupted writes left behind. To be called when a new one is complete.
+
+    Those that stay: the newest `keep`, those after a multiple of `keep_every` updates (0: no others), and in any case
+    the newest whole one.
+    """
+    snapshots = _snapshots(run)
+    kept = {*snapshots[-keep:], *(path for path in snapshots if keep_every and _step(path) % keep_every == 0)}
+    if newest := newest_snapshot(run):
+        kept.add(newest[0])
+    for folder in snapshots:
+        if folder not in kept:
+            # Under another name first: no half of a snapshot ever has the name of a whole one.
+            folder.rename(folder.with_name(f".{folder.name}.tmp-{uuid4().hex[:8]}"))
+    _clear(run)
+
+
+def set_aside(run: Path, *, after: int) -> None:
+    """Begin after `after` updates: later snapshots, from which the run does not come any more, get another name.
+
+    What interrupted writes left behind is removed: it may be what fills the disk.
+    """
+    for folder in _snapshots(run):
+        if _step(folder) > after:
+            aside = folder.rename(folder.with_name(f"{folder.name}.aside-{uuid4().hex[:8]}"))
+            log.warning("%s is now %s, as the run goes on from step %d.", folder, aside.name, after)
+    _clear(run)
+
+
+def _clear(run: Path) -> None:
+    for leftover in [*run.glob(".*.tmp-*"), *(run / "checkpoints").glob(".*.tmp-*")]:
+        if leftover.is_dir():
+            shutil.rmtree(leftover, ignore_errors=True)
+        else:
+            leftover.unlink()
 
 
 def _snapshots(run: Path) -> list[Path]:
-    found = [path for path in (run / "checkpoints").glob("step-*") if path.is_dir() and _NAME.fullmatch(path.name)]
-    return sorted(found, key=lambda path: int(path.name.removeprefix("step-")))
+    found = [path for path in (run / "checkpoints").glob("step-*") if _NAME.fullmatch(path.name)]
+    return sorted((path for path in found if path.is_dir() and not path.is_symlink()), key=_step)
 
 
-def _problem(folder: Path) -> str | None:
-    """What keeps a snapshot from being used, or None."""
-    weights = folder / "training" / "state.safetensors"
+def _step(folder: Path) -> int:
+    return int(folder.name.removeprefix("step-"))
+
+
+def _verified(folder: Path) -> Progress:
+    """How far the run was at a snapshot, or a ModelError that says what is wrong with it."""
     try:
-        facts: dict[str, Any] = json.loads((folder / "training" / "state.json").read_text(encoding="utf-8"))
-        if missing := sorted({"step", "seconds", "sha256"} - set(facts)):
-            return f"state.json lacks {shorten(missing)}"
-        return None if sha256_file(weights) == facts["sha256"] else "state.safetensors is damaged"
-    except (OSError, ValueError, TypeError, SafetensorError) as error:
-        return f"cannot be read ({type(error).__name__})"
+        manifest = _read_object(folder / _MANIFEST)
+        if (manifest.get("format"), manifest.get("version")) != (FORMAT, VERSION):
+            msg = f"{_MANIFEST} is not of {FORMAT} {VERSION}"
+            raise ModelError(msg)
+        _check_files(folder, manifest["files"])
+        facts = _read_object(folder / _PROGRESS)
+        progress = Progress(int(facts["step"]), float(facts["seconds"]), str(facts["corpus"]), int(facts["world"]))
+    except ModelError:
+        raise
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        msg = f"cannot be read ({type(error).__name__}: {printable(str(error))})"
+        raise ModelError(msg) from error
+    if snapshot_path(Path(), progress.step).name != folder.name:
+        msg = f"holds what was after {progress.step} updates"
+        raise ModelError(msg)
+    return progress
+
+
+def _check_files(folder: Path, listed: Mapping[str, Mapping[str, Any]]) -> None:
+    found = {name: (folder / name).stat().st_size for name in _files(folder)}
+    problems = [f"{name} is missing" for name in listed if name not in found]
+    problems += [f"{name} does not belong to it" for name in found if name not in listed]
+    problems = problems or [
+        f"{name} has {found[name]:,} bytes, not {facts['size']:,}"
+        for name, facts in listed.items()
+        if found[name] != facts["size"]
+    ]
+    problems = problems or [
+        f"{name} has changed" for name, facts in listed.items() if sha256_file(folder / name) != facts["sha256"]
+    ]
+    if problems:
+        raise ModelError(shorten(problems))
+
+
+def _read_object(path: Path) -> dict[str, Any]:
+    content = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(content, dict):
+        msg = f"{path.name} holds no object"
+        raise ModelError(msg)
+    return content

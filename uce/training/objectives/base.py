@@ -14,8 +14,8 @@ from uce.errors import UsageError
 if TYPE_CHECKING:
     from uce.model.encoder import Encoder, ModelConfig
     from uce.training.batch import Batch
-    from uce.training.corpus import Corpus
     from uce.training.settings import PretrainConfig
+    from uce.training.stream import Cells
 
 
 class ObjectiveSettings(ABC):
@@ -27,9 +27,9 @@ class ObjectiveSettings(ABC):
 
     @abstractmethod
     def make_batch(
-        self, corpus: "Corpus", config: "PretrainConfig", step: int, *, rank: int = 0, world: int = 1
+        self, cells: "Cells", config: "PretrainConfig", part: int, *, rank: int = 0, world: int = 1
     ) -> "Batch":
-        """The part of process `rank` of the batch of a step; a pure function of its arguments."""
+        """The share of process `rank` in all cells of a part; a pure function of its arguments."""
 
     @abstractmethod
     def build(self, model: "ModelConfig") -> "Objective":
@@ -41,11 +41,19 @@ class Objective(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, encoder: "Encoder", batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Sums over the part of a batch that this process has. They are added up over steps and processes."""
+        """Sums over this process's share of a part. They are added up over parts and processes."""
 
     @abstractmethod
     def loss(self, sums: Mapping[str, Tensor], batch: Mapping[str, Tensor]) -> Tensor:
-        """What is minimised. Its mean over the processes is the loss of the whole batch, and so is its gradient."""
+        """What is minimised. Its mean over processes and parts is the loss of an update, and so is its gradient."""
+
+    def baselines(self) -> list[nn.Parameter]:
+        """Parameters of what is only compared with: their gradient is clipped on its own, the model's without it."""
+        return []
+
+    def constrain(self) -> None:
+        """Bring parameters back into their range after an update."""
+        return
 
     @abstractmethod
     def fields(self, totals: Mapping[str, Tensor], *, step: int) -> dict[str, Any]:

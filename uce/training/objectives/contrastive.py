@@ -19,8 +19,8 @@ from uce.training.objectives.views import ContrastiveBatch, make_batch
 
 if TYPE_CHECKING:
     from uce.model.encoder import Encoder, ModelConfig
-    from uce.training.corpus import Corpus
     from uce.training.settings import PretrainConfig
+    from uce.training.stream import Cells
 
 _LARGEST_LOG_SCALE = math.log(100)  # temperature 0.01, as in CLIP
 
@@ -58,8 +58,11 @@ class ContrastiveSettings(ObjectiveSettings):
 
     def check(self, config: "PretrainConfig") -> None:
         """A cell needs others to be told from, and its views are thinned here alone."""
-        if config.batch_size < 2:
-            msg = "batch_size = 1: objective.name = 'contrastive' tells cells of a batch apart; 2 or more are needed."
+        if config.part_size < 2:
+            msg = (
+                f"batch_size / accumulate = {config.part_size}: objective.name = 'contrastive' tells such cells apart; "
+                "2 or more are needed."
+            )
             raise UsageError(msg)
         if config.data.thinning:
             msg = (
@@ -69,10 +72,10 @@ class ContrastiveSettings(ObjectiveSettings):
             raise UsageError(msg)
 
     def make_batch(
-        self, corpus: "Corpus", config: "PretrainConfig", step: int, *, rank: int = 0, world: int = 1
+        self, cells: "Cells", config: "PretrainConfig", part: int, *, rank: int = 0, world: int = 1
     ) -> ContrastiveBatch:
         """Two sentences of each cell."""
-        return make_batch(self, corpus, config, step, rank=rank, world=world)
+        return make_batch(self, cells, config, part, rank=rank, world=world)
 
     def build(self, model: "ModelConfig") -> "ContrastiveObjective":  # noqa: ARG002  (no head: vectors are compared)
         """The temperature."""
@@ -152,7 +155,12 @@ class ContrastiveObjective(Objective):
     def __init__(self, settings: ContrastiveSettings) -> None:
         super().__init__()
         self.settings = settings
-        self.log_scale = nn.Parameter(torch.tensor(settings.log_scale))  # no matrix, so not decayed
+        self.log_scale = nn.Parameter(torch.tensor([settings.log_scale]))  # no matrix, so not decayed
+
+    @torch.no_grad()
+    def constrain(self) -> None:
+        """Limit the value and not its use: beyond a limit of the latter no gradient leads back."""
+        self.log_scale.clamp_(max=_LARGEST_LOG_SCALE)
 
     def forward(self, encoder: "Encoder", batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """Sums over the views of a `ContrastiveBatch` whose cells take part, see `compare_vectors`."""
@@ -173,9 +181,6 @@ class ContrastiveObjective(Objective):
         loss, views
             Cross-entropies in nats and their number: their ratio is the loss. The rest is for the log, see `fields`.
         """
-        with torch.no_grad():
-            # The value and not the result is limited: beyond a limit of the latter no gradient leads back.
-            self.log_scale.clamp_(max=_LARGEST_LOG_SCALE)
         with torch.autocast(own.device.type, enabled=False):
             pairs = compare(batch["cells"], batch["valid"])
             everyone = gather(own)

@@ -20,8 +20,8 @@ from uce.training.objectives.questions import MaskedBatch, make_batch
 
 if TYPE_CHECKING:
     from uce.model.encoder import Encoder, ModelConfig
-    from uce.training.corpus import Corpus
     from uce.training.settings import PretrainConfig
+    from uce.training.stream import Cells
 
 
 @dataclass(frozen=True)
@@ -71,10 +71,10 @@ class MaskedSettings(ObjectiveSettings):
             raise UsageError(msg)
 
     def make_batch(
-        self, corpus: "Corpus", config: "PretrainConfig", step: int, *, rank: int = 0, world: int = 1
+        self, cells: "Cells", config: "PretrainConfig", part: int, *, rank: int = 0, world: int = 1
     ) -> MaskedBatch:
         """Sentences without hidden genes, and questions about them."""
-        return make_batch(self, corpus, config, step, rank=rank, world=world)
+        return make_batch(self, cells, config, part, rank=rank, world=world)
 
     def build(self, model: "ModelConfig") -> "MaskedObjective":
         """The heads for this shape of encoder."""
@@ -115,10 +115,12 @@ class TiedHead(nn.Module):
 
 
 class MaskedObjective(Objective):
-    """Head, and beside it the same head with a learned constant for every cell: what the genes alone give away.
+    """Head, and beside it two that do not see the cell's vector, on the same questions.
 
-    With balanced questions, a model that ignores the cell scores well (most genes are rare or common everywhere), so
-    the number to watch is `excess` = loss of the gene-only head - loss of the model, in nats.
+    One is the same head with a learned constant for every cell: what the genes alone give away. The other knows how
+    often the dataset sees each gene and how deep the cell is: a logistic regression on `offsets`. With balanced
+    questions a model that ignores the cell scores well (most genes are rare or common everywhere), so the number to
+    watch is `excess` = loss of the gene-only head - loss of the model, in nats.
     """
 
     def __init__(self, settings: MaskedSettings, model: "ModelConfig") -> None:
@@ -130,6 +132,7 @@ class MaskedObjective(Objective):
         else:
             self.head, self.gene_only = _mlp_head(settings, model), _mlp_head(settings, model)
             self.constant = nn.Parameter(F.normalize(torch.randn(1, model.out_dim), dim=1))
+        self.rates = nn.Parameter(torch.tensor([1.0, 0.0]))  # slope and intercept
 
     @property
     def tied(self) -> bool:
@@ -142,17 +145,21 @@ class MaskedObjective(Objective):
         return self.answer(cells, batch, encoder.place(batch["queries"]) if self.tied else None)
 
     def loss(self, sums: Mapping[str, Tensor], batch: Mapping[str, Tensor]) -> Tensor:
-        """Both heads' cross-entropies per question.
+        """The cross-entropies of all heads per question.
 
         Over the questions of the batch, not of the valid cells: a constant, so that processes add up to one batch.
         """
-        return (sums["loss"] + sums["gene_only"]) / batch["labels"].numel()
+        return (sums["loss"] + sums["gene_only"] + sums["rates"]) / batch["labels"].numel()
+
+    def baselines(self) -> list[nn.Parameter]:
+        """Of the two heads that do not see the cell's vector."""
+        return [*self.gene_only.parameters(), self.rates, *([] if self.tied else [self.constant])]
 
     def fields(self, totals: Mapping[str, Tensor], *, step: int) -> dict[str, Any]:  # noqa: ARG002
-        """`excess`, and the two losses it is the difference of, in nats."""
+        """`excess`, and the losses of the model and of the two that do not see the cell's vector, in nats."""
         questions = max(float(totals["questions"]), 1.0)
-        loss, gene_only = float(totals["loss"]) / questions, float(totals["gene_only"]) / questions
-        return {"excess": gene_only - loss, "loss": loss, "loss_gene_only": gene_only}
+        loss, gene_only, rates = (float(totals[name]) / questions for name in ("loss", "gene_only", "rates"))
+        return {"excess": gene_only - loss, "loss": loss, "loss_gene_only": gene_only, "loss_rates": rates}
 
     def answer(self, cells: Tensor, batch: Mapping[str, Tensor], places: Tensor | None = None) -> dict[str, Tensor]:
         """Sums over the questions to valid cells.
@@ -168,8 +175,8 @@ class MaskedObjective(Objective):
 
         Returns
         -------
-        loss, gene_only
-            Sums of binary cross-entropies; divided by `questions` they are means in nats. No parameter is in both.
+        loss, gene_only, rates
+            Sums of binary cross-entropies; divided by `questions` they are means in nats. No parameter is in two.
         questions
             Number of questions to valid cells.
         """
@@ -180,15 +187,18 @@ class MaskedObjective(Objective):
             everywhere = self.gene_only(self.constant, genes, None).squeeze(0)  # once, as all cells are the same to it
             answered = self.head(cells, genes, asked)
         gene_only = everywhere if asked is None else everywhere[asked]
-        answers = {"loss": answered, "gene_only": gene_only.expand_as(labels)}
+        offsets = batch["offsets"]
+        shift: Tensor | float = offsets if self.settings.offset == "dataset" else 0.0
+        answers = {
+            "loss": answered.float() + shift,
+            "gene_only": gene_only.expand_as(labels).float() + shift,
+            "rates": self.rates[0] * offsets + self.rates[1],
+        }
         asked_for = batch["valid"][:, None].expand_as(labels).to(torch.float32)
         sums = {"questions": asked_for.sum()}
         for name, logits in answers.items():
-            shifted = logits.float()
-            if self.settings.offset == "dataset":
-                shifted = shifted + batch["offsets"]
             # Float32 whatever the precision of the rest: 1e5 terms are added.
-            sums[name] = F.binary_cross_entropy_with_logits(shifted, labels, weight=asked_for, reduction="sum")
+            sums[name] = F.binary_cross_entropy_with_logits(logits, labels, weight=asked_for, reduction="sum")
         return sums
 
 

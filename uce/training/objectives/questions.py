@@ -6,14 +6,15 @@ Letters in shapes: B cells, L tokens, U genes asked for of any cell, Q questions
 """
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from uce.training.batch import Batch, Cells, cells_of_step, draw_sentences, pack, rows_of, thin
-from uce.training.corpus import Corpus, Dataset
+from uce.training.batch import Batch, draw_sentences, pack, rows_of, thin
+from uce.training.corpus import Dataset
 from uce.training.order import ASK, HIDE, THIN, generator, uniforms
+from uce.training.stream import Cells
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
@@ -33,7 +34,7 @@ class MaskedBatch(Batch):
     Attributes
     ----------
     queries
-        (U, P) float32, vectors of the genes asked for.
+        (U,) rows of the species' token vectors: the genes asked for.
     asked
         (B, Q) row of `queries` for every question; None: all U are asked of every cell, Q = U.
     labels
@@ -44,7 +45,9 @@ class MaskedBatch(Batch):
         (B,) false for cells with too few genes to take part.
     """
 
-    queries: NDArray[np.float32]
+    looked_up: ClassVar[tuple[str, ...]] = ("vectors", "queries")
+
+    queries: NDArray[np.int64]
     asked: NDArray[np.int64] | None
     labels: NDArray[np.float32]
     offsets: NDArray[np.float32]
@@ -52,29 +55,29 @@ class MaskedBatch(Batch):
 
 
 def make_batch(
-    settings: "MaskedSettings", corpus: Corpus, config: "PretrainConfig", step: int, *, rank: int, world: int
+    settings: "MaskedSettings", everyone: Cells, config: "PretrainConfig", part: int, *, rank: int, world: int
 ) -> MaskedBatch:
-    """The part of process `rank` of the batch of a step."""
-    everyone = cells_of_step(corpus, config, step)
+    """The share of process `rank` in the cells of a part."""
     cells = everyone.part(rank, world)
     dataset, counts = cells.dataset, cells.counts
     if settings.masking == "panel":
-        hidden, ranks, asked, labels = _hide_panel(settings, counts, dataset, config.seed, step)
+        hidden, ranks, asked, labels = _hide_panel(settings, counts, dataset, config.seed, part)
     else:
         hidden, ranks, asked, labels = _hide_in_cells(settings, counts, dataset, config.seed, cells.samples)
     shown = _thinned(cells, config) if config.data.thinning else counts
-    sentences = draw_sentences(cells, shown, hidden, config, step, numbers=cells.samples)
-    vectors, tokens, keep = pack(dataset.vocabulary, [sentences])
+    sentences = draw_sentences(cells, shown, hidden, config, part, numbers=cells.samples)
+    vectors, tokens, keep = pack([sentences])
     rates = dataset.rates[ranks]
     logits = np.log(rates / (1 - rates))
-    # Centred over the whole batch, so that the number of processes does not change an offset.
+    # Centred over the whole part, so that the number of processes does not change an offset.
     depths = cells.depths - everyone.depths.mean()
     offsets = (logits[None, :] if asked is None else logits[asked]) + depths[:, None]
     return MaskedBatch(
+        species=dataset.species,
         vectors=vectors,
         tokens=tokens,
         keep=keep,
-        queries=dataset.vocabulary.vectors[dataset.vocabulary.first_gene + ranks],
+        queries=dataset.vocabulary.first_gene + ranks,
         asked=asked,
         labels=labels,
         offsets=offsets.astype(np.float32),
@@ -85,16 +88,16 @@ def make_batch(
 _Hidden = tuple[NDArray[np.bool_], NDArray[np.int64], NDArray[np.int64] | None, NDArray[np.float32]]
 
 
-def _hide_panel(settings: "MaskedSettings", counts: "csr_matrix", dataset: Dataset, seed: int, step: int) -> _Hidden:
-    """Hide the same random genes from all cells of the step; ask all cells for the same ones of them."""
+def _hide_panel(settings: "MaskedSettings", counts: "csr_matrix", dataset: Dataset, seed: int, part: int) -> _Hidden:
+    """Hide the same random genes from all cells of the part; ask all cells for the same ones of them."""
     genes = np.arange(counts.shape[1])
-    panel = uniforms(seed, HIDE, step * len(genes) + genes) < settings.mask_fraction
+    panel = uniforms(seed, HIDE, part * len(genes) + genes) < settings.mask_fraction
     low, high = _ASKED_RATES
     askable = np.flatnonzero(panel & dataset.measured & (dataset.rates > low) & (dataset.rates < high))
     if not len(askable):  # a toy dataset: ask whatever is hidden, or the first gene
         askable = np.flatnonzero(panel & dataset.measured)[:1] if (panel & dataset.measured).any() else genes[:1]
         panel = panel | np.isin(genes, askable)
-    order = np.argsort(uniforms(seed, ASK, step * len(genes) + askable), kind="stable")
+    order = np.argsort(uniforms(seed, ASK, part * len(genes) + askable), kind="stable")
     ranks = np.sort(askable[order[: settings.queries]])
     place = np.full(counts.shape[1], -1)
     place[ranks] = np.arange(len(ranks))

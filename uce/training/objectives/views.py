@@ -1,6 +1,6 @@
 """A batch of the contrastive objective: two sentences of each cell that share no gene, or no molecule, or neither.
 
-All cells of a step have the same two panels of genes, on every process: otherwise the panel would tell them apart.
+All cells of a part have the same two panels of genes, on every process: otherwise the panel would tell them apart.
 Letters in shapes: B cells of one process, L tokens, G genes.
 """
 
@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from uce.training.batch import Batch, Cells, cells_of_step, draw_sentences, pack, rows_of, thin
-from uce.training.corpus import Corpus
+from uce.training.batch import Batch, draw_sentences, pack, rows_of, thin
 from uce.training.order import HIDE, THIN, generator
+from uce.training.stream import Cells
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
@@ -44,30 +44,31 @@ class ContrastiveBatch(Batch):
 
 
 def make_batch(
-    settings: "ContrastiveSettings", corpus: Corpus, config: "PretrainConfig", step: int, *, rank: int, world: int
+    settings: "ContrastiveSettings", everyone: Cells, config: "PretrainConfig", part: int, *, rank: int, world: int
 ) -> ContrastiveBatch:
-    """The part of process `rank` of the batch of a step."""
-    cells = cells_of_step(corpus, config, step).part(rank, world)
+    """The share of process `rank` in the cells of a part."""
+    cells = everyone.part(rank, world)
     measured = cells.dataset.measured
     panels = np.stack([measured, measured])
     if "panels" in settings.view:
-        panels = draw_panels(generator(config.seed, HIDE, step), measured, least=settings.panel_least)
+        panels = draw_panels(generator(config.seed, HIDE, part), measured, least=settings.panel_least)
     sentences, genes = [], []
     for view, panel in enumerate(panels):
         numbers = 2 * cells.samples + view
         counts = _thinned(settings, cells, config.seed, numbers) if "thin" in settings.view else cells.counts
         shown = panel[counts.indices]
         genes.append(np.bincount(rows_of(counts)[shown & (counts.data > 0)], minlength=counts.shape[0]))
-        sentences.append(draw_sentences(cells, counts, ~shown, config, step, numbers=numbers))
-    vectors, tokens, keep = pack(cells.dataset.vocabulary, sentences)
+        sentences.append(draw_sentences(cells, counts, ~shown, config, part, numbers=numbers))
+    vectors, tokens, keep = pack(sentences)
     return ContrastiveBatch(
+        species=cells.dataset.species,
         vectors=vectors,
         tokens=tokens,
         keep=keep,
         cells=cells.rows,
         genes=np.concatenate(genes),
         valid=np.minimum(*genes) >= settings.fewest_genes,
-        across=np.array(settings.form == "clip" or step < settings.clip_steps),
+        across=np.array(settings.form == "clip" or part // config.accumulate < settings.clip_steps),
     )
 
 

@@ -1,0 +1,235 @@
+"""What a training run takes, before it begins: cells, work, memory of each device, time. Nothing is written."""
+
+import time
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from uce.devices import memory_bytes, pick_device
+from uce.errors import UsageError
+from uce.files import printable, shorten
+from uce.progress import duration_text, size_text
+from uce.training.batch import Batch, to_tensors, token_tables
+from uce.training.corpus import Corpus, open_corpus
+from uce.training.costs import check_width, peak_flops, sample_batches, work
+from uce.training.counting import Parameters, parameters
+from uce.training.memory import Memory, memory, with_states
+from uce.training.optimizer import build_optimizer
+from uce.training.stream import Stream
+from uce.training.trainee import Trainee
+
+if TYPE_CHECKING:
+    from uce.training.settings import PretrainConfig
+
+_DEVICES = (1, 8, 16)
+_ASSUMED_FLOPS = 0.4 * 989e12  # 40 % of an H100's dense peak in bfloat16
+_MEASURED_UPDATES = 3
+_MOST_SECONDS = 20.0
+_LEAST_SHARE = 0.2  # of its peak that a device surely reaches
+_MOST_ROWS = 20
+
+
+@dataclass(frozen=True)
+class Passes:
+    """How often a run shows a dataset: `share` of all cells shown are its, each of its cells comes `passes` times."""
+
+    name: str
+    species: str
+    cells: int
+    share: float
+    passes: float
+
+
+@dataclass(frozen=True)
+class DryRun:
+    """What a run takes. `str()` of it is what `--dry-run` prints.
+
+    Attributes
+    ----------
+    cells_shown
+        In all steps.
+    tokens_per_cell, forward_flops, training_flops
+        Of a cell: means of some parts of the run, without padding. Training is three times forward.
+    memory
+        Of each of `devices` GPUs, by sharding ("ddp", "fsdp") and by what is kept ("kept", "recompute").
+    cells_per_second
+        What this machine's `device` did in a few real updates; None where they would have taken too long.
+    """
+
+    name: str
+    corpus: str
+    gene_encoder: str
+    datasets: tuple[Passes, ...]
+    parameters: Parameters
+    steps: int
+    cells_shown: int
+    devices: int
+    tokens_per_cell: float
+    forward_flops: float
+    training_flops: float
+    memory: dict[str, dict[str, Memory]]
+    device: str
+    cells_per_second: float | None
+
+    @property
+    def cells(self) -> int:
+        """Of the corpus."""
+        return sum(dataset.cells for dataset in self.datasets)
+
+    def hours(self, cells: int, devices: int) -> float:
+        """Hours to show so many cells on so many H100 GPUs of which 40 % of the peak are reached."""
+        return cells * self.training_flops / (_ASSUMED_FLOPS * devices) / 3600
+
+    def to_dict(self) -> dict[str, Any]:
+        """The same as plain values, for JSON."""
+        devices = sorted({*_DEVICES, self.devices})
+        hours = {str(n): {"run": self.hours(self.cells_shown, n), "pass": self.hours(self.cells, n)} for n in devices}
+        totals = {
+            sharding: {kept: {**asdict(bytes_), "total": bytes_.total} for kept, bytes_ in kinds.items()}
+            for sharding, kinds in self.memory.items()
+        }
+        return {**asdict(self), "cells": self.cells, "memory": totals, "hours": hours}
+
+    def __str__(self) -> str:
+        return "\n".join([*self._corpus_lines(), *self._model_lines(), *self._memory_lines(), *self._time_lines()])
+
+    def _corpus_lines(self) -> list[str]:
+        species = sorted({dataset.species for dataset in self.datasets})
+        often = sorted(self.datasets, key=lambda dataset: -dataset.passes)
+        width = max(len(dataset.name) for dataset in often[:_MOST_ROWS])
+        lines = [
+            f"{self.name}: {self.steps:,} updates, {self.cells_shown:,} cells shown. An estimate:",
+            f"  corpus      {printable(self.corpus, limit=200)}: {self.cells:,} cells of {len(species)} species "
+            f"({shorten(species)}), gene vectors {self.gene_encoder}",
+            f"  datasets    {len(often):,}, the most repeated first",
+        ]
+        lines += [
+            f"              {one.name:<{width}}  {one.species}, {one.cells:,} cells: {one.share:.1%} of the run, "
+            f"each cell {one.passes:,.2f} times"
+            for one in often[:_MOST_ROWS]
+        ]
+        return lines if len(often) <= _MOST_ROWS else [*lines, f"              and {len(often) - _MOST_ROWS:,} more"]
+
+    def _model_lines(self) -> list[str]:
+        size = self.parameters
+        return [
+            f"  parameters  {size.learned:,} learned: encoder {size.encoder:,}, objective {size.objective:,}",
+            f"  sentences   {self.tokens_per_cell:,.0f} tokens a cell",
+            f"  work        {_flops(self.forward_flops)} a cell forward, {_flops(self.training_flops)} in training",
+        ]
+
+    def _memory_lines(self) -> list[str]:
+        lines = [f"  memory      of each GPU of {self.devices:,}"]
+        for sharding, kinds in self.memory.items():
+            for kept, needed in kinds.items():
+                how = f"run.sharding={sharding}" + (" run.recompute=true" if kept == "recompute" else "")
+                lines.append(
+                    f"              {size_text(needed.total):>8}  {how}: {size_text(needed.standing)} standing, "
+                    f"{size_text(needed.activations + needed.batch)} for the cells at hand"
+                )
+        return lines
+
+    def _time_lines(self) -> list[str]:
+        lines = ["  time        for the run, and for one pass of the corpus, at 40 % of an H100's 989 TFLOP/s"]
+        for n in sorted({*_DEVICES, self.devices}):
+            run, once = (duration_text(self.hours(cells, n)) for cells in (self.cells_shown, self.cells))
+            lines.append(f"              {n:>4} GPU{'s' if n > 1 else ' '}  {run}; {once}")
+        if self.cells_per_second:
+            here = duration_text(self.cells_shown / self.cells_per_second / 3600)
+            lines.append(f"  here        {self.cells_per_second:,.1f} cells/s on one {self.device}, measured: {here}")
+        return lines
+
+
+def _flops(count: float) -> str:
+    return f"{count / 1e12:,.2f} TFLOP" if count >= 1e12 else f"{count / 1e9:,.3g} GFLOP"
+
+
+def dry_run(config: "PretrainConfig", *, devices: int = 1) -> DryRun:
+    """Count what a run takes, on so many GPUs.
+
+    Raises
+    ------
+    UsageError
+        The cells of a part cannot be shared among so many devices, or vectors are of another width than the model's.
+    InputError, ModelError
+        The corpus cannot be opened, see `open_corpus`.
+    """
+    if devices < 1 or config.part_size % devices:
+        msg = f"--devices {devices}: batch_size / accumulate = {config.part_size} is not a multiple of it."
+        raise UsageError(msg)
+    corpus = open_corpus(config.data)
+    check_width(config, corpus)
+    batches = sample_batches(config, corpus, world=devices)
+    done = work(config, corpus, batches, world=devices)
+    device = pick_device("auto")
+    needed = _memory(config, corpus, batches, world=devices)
+    seconds = _seconds(config, corpus, batches[0], device, flops=done.training_flops / len(batches))
+    return DryRun(
+        name=config.name,
+        corpus=config.data.corpus,
+        gene_encoder=corpus.gene_encoder,
+        datasets=_passes(config, corpus),
+        parameters=parameters(config),
+        steps=config.steps,
+        cells_shown=config.steps * config.batch_size,
+        devices=devices,
+        tokens_per_cell=done.tokens / done.cells,
+        forward_flops=done.flops / done.cells,
+        training_flops=done.training_flops / done.cells,
+        memory=needed,
+        device=device.type,
+        cells_per_second=config.part_size / devices / seconds if seconds else None,
+    )
+
+
+def _passes(config: "PretrainConfig", corpus: Corpus) -> tuple[Passes, ...]:
+    parts = config.steps * config.accumulate
+    turns = Stream(corpus, config).schedule.turns(parts)
+    return tuple(
+        Passes(one.name, one.species, one.n_cells, turn / parts, turn * config.part_size / one.n_cells)
+        for one, turn in zip(corpus.datasets, turns.tolist(), strict=True)
+    )
+
+
+def _memory(
+    config: "PretrainConfig", corpus: Corpus, batches: list[Batch], *, world: int
+) -> dict[str, dict[str, Memory]]:
+    found: dict[str, dict[str, Memory]] = {"ddp": {}, "fsdp": {}} if world > 1 else {"ddp": {}}
+    for kept, again in (("kept", False), ("recompute", True)):
+        changed = replace(config, run=replace(config.run, sharding="ddp", recompute=again))
+        found["ddp"][kept] = needed = memory(changed, corpus, batches, kind="cuda", world=world)
+        if world > 1:
+            shared = replace(changed, run=replace(changed.run, sharding="fsdp"))
+            passes = needed.batch, needed.activations  # the same, whoever holds the weights
+            found["fsdp"][kept] = with_states(shared, corpus, *passes, world=world)
+    return found
+
+
+def _seconds(
+    config: "PretrainConfig", corpus: Corpus, batch: Batch, device: torch.device, *, flops: float
+) -> float | None:
+    """Of a real update with this batch on this device; None where some would take too long or too much memory."""
+    peak = peak_flops(device, config.precision)
+    if peak is None or (1 + _MEASURED_UPDATES) * flops / (_LEAST_SHARE * peak) > _MOST_SECONDS:
+        return None
+    if memory(config, corpus, [batch], kind=device.type, world=1).total > memory_bytes(device):
+        return None
+    trainee = Trainee(config).to(device)
+    trainee.encoder.recompute = config.run.recompute
+    optimizer = build_optimizer(trainee, config.optimizer)
+    tensors = to_tensors(batch, token_tables([corpus], device), device)
+    seconds = []
+    for _ in range(1 + _MEASURED_UPDATES):
+        began = time.perf_counter()
+        with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16"):
+            sums = trainee(tensors)
+        loss = trainee.objective.loss(sums, tensors)
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        optimizer.zero_grad()
+        loss.item()  # waits for the device
+        seconds.append(time.perf_counter() - began)
+    # The first one also warms up memory, caches and kernels.
+    return float(np.median(seconds[1:]))

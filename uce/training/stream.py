@@ -1,0 +1,143 @@
+"""The cells of a part, read from the stores window by window; windows that were read lately stay in memory."""
+
+from collections import OrderedDict
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass
+from functools import cached_property
+from threading import Lock
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from uce.training.corpus import Corpus, Dataset
+from uce.training.order import Schedule, Walk, dataset_shares
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_matrix
+
+    from uce.training.settings import PretrainConfig
+
+_Key = tuple[int, int, int]  # dataset, pass, window
+
+
+@dataclass(frozen=True, eq=False)
+class Cells:
+    """Cells of one dataset, and the sample numbers under which they are shown.
+
+    Attributes
+    ----------
+    dataset
+        Whose cells they are.
+    samples
+        (B,) sample numbers, unique in a run.
+    rows
+        (B,) rows of the dataset; in a small one a row may come twice.
+    counts
+        (B, genes) CSR in rank order.
+    """
+
+    dataset: Dataset
+    samples: NDArray[np.int64]
+    rows: NDArray[np.int64]
+    counts: "csr_matrix"
+
+    @cached_property
+    def depths(self) -> NDArray[np.float64]:
+        """(B,) log of the counts of each cell."""
+        depths: NDArray[np.float64] = np.log(np.asarray(self.counts.sum(axis=1)).ravel())
+        return depths
+
+    def part(self, rank: int, world: int) -> "Cells":
+        """The share of process `rank`: cells rank, rank + world, ..."""
+        own = slice(rank, None, world)
+        return Cells(self.dataset, self.samples[own], self.rows[own], self.counts[own])
+
+
+class Stream:
+    """The cells of any part of a run, at once. May be asked by several threads.
+
+    Raises
+    ------
+    InputError
+        From `cells`: a store was damaged since the run began.
+    """
+
+    def __init__(self, corpus: Corpus, config: "PretrainConfig") -> None:
+        data = config.data
+        self.corpus, self._size = corpus, config.part_size
+        self.shares = dataset_shares(
+            corpus.sizes,
+            np.array([dataset.weight for dataset in corpus.datasets]),
+            [dataset.species for dataset in corpus.datasets],
+            balance=data.balance,
+            species_balance=data.species_balance,
+        )
+        self.schedule = Schedule(config.seed, self.shares)
+        self._walks = [
+            Walk(config.seed, dataset.name, dataset.shards, window=data.window) for dataset in corpus.datasets
+        ]
+        self._windows = _Lately(int(config.run.cache_gb * 1e9))
+
+    def cells(self, part: int) -> Cells:
+        """All cells of a part, those of every process."""
+        from scipy.sparse import vstack
+
+        number, before = self.schedule.at(part)
+        pieces = list(self._walks[number].pieces(before * self._size, self._size))
+        read = [(self._windows.get((number, turn, place), self._read), taken) for turn, place, taken in pieces]
+        dataset = self.corpus.datasets[number]
+        return Cells(
+            dataset,
+            part * self._size + np.arange(self._size),
+            np.concatenate([rows[taken] for (rows, _), taken in read]),
+            dataset.by_rank(vstack([counts[taken] for (_, counts), taken in read], format="csr")),
+        )
+
+    def _read(self, key: _Key) -> "tuple[NDArray[np.int64], csr_matrix]":
+        dataset, number, place = key
+        window = self._walks[dataset].window(number, place)
+        return window.rows, self.corpus.datasets[dataset].stored(window.blocks)[window.order]
+
+
+class _Lately:
+    """What was read lately, up to a number of bytes; what one thread reads, others wait for."""
+
+    def __init__(self, most: int) -> None:
+        self._most, self._lock = most, Lock()
+        self._kept: OrderedDict[_Key, Future[tuple[NDArray[np.int64], csr_matrix]]] = OrderedDict()
+
+    def get(
+        self, key: _Key, read: "Callable[[_Key], tuple[NDArray[np.int64], csr_matrix]]"
+    ) -> "tuple[NDArray[np.int64], csr_matrix]":
+        with self._lock:
+            found = self._kept.get(key)
+            mine = found is None
+            if found is None:
+                found = self._kept[key] = Future()
+            self._kept.move_to_end(key)
+        if mine:
+            try:
+                found.set_result(read(key))
+            except BaseException as error:
+                with self._lock:
+                    del self._kept[key]
+                found.set_exception(error)
+                raise
+            self._let_go()
+        return found.result()
+
+    def _let_go(self) -> None:
+        with self._lock:
+            sizes = {key: _bytes(read.result()[1]) for key, read in self._kept.items() if read.done()}
+            spare = sum(sizes.values()) - self._most
+            for key, size in list(sizes.items())[:-1]:
+                if spare <= 0:
+                    return
+                del self._kept[key]
+                spare -= size
+
+
+def _bytes(counts: "csr_matrix") -> int:
+    return int(counts.data.nbytes + counts.indices.nbytes + counts.indptr.nbytes)

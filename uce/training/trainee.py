@@ -1,0 +1,125 @@
+"""What is trained: encoder and objective as one module, and how it is spread over devices."""
+
+import contextlib
+import logging
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.nn.parallel import DistributedDataParallel
+
+from uce.errors import UsageError
+from uce.files import printable
+from uce.model.encoder import Encoder
+from uce.training.batch import Batch
+from uce.training.objectives.base import cell_vectors
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+    from uce.training.settings import PretrainConfig, RunSettings
+
+
+log = logging.getLogger(__name__)
+
+
+class Trainee(nn.Module):
+    """Encoder and objective as one module, so that one wrapper sees every parameter that is used."""
+
+    def __init__(self, config: "PretrainConfig") -> None:
+        super().__init__()
+        self.encoder = Encoder(config.model)
+        self.objective = config.objective.build(config.model)
+
+    def forward(self, batch: dict[str, Tensor], *, embed: bool = False) -> dict[str, Tensor]:
+        """The sums of the objective, see `Objective.forward`; or with `embed` the `cells` (sentences, D) alone."""
+        if embed:
+            return {"cells": cell_vectors(self.encoder, batch)}
+        sums: dict[str, Tensor] = self.objective(self.encoder, batch)
+        return sums
+
+
+@torch.no_grad()
+def start_linear(encoder: Encoder, batches: Sequence[Batch], tables: Mapping[str, Tensor]) -> None:
+    """Let training start from the centred linear part of the read-out: all else begins at nothing and is learned.
+
+    The cells of a corpus share most of their mean token. Subtracting it (by the constant of the linear map) leaves the
+    differences, which the cosine then sees; the decoder's last layer begins at zero, as residual branches often do.
+    """
+    means = []
+    for batch in batches:
+        projected = encoder.project(tables[batch.species][torch.from_numpy(batch.vectors)])
+        tokens, keep = torch.from_numpy(batch.tokens), torch.from_numpy(batch.keep)
+        means.append(encoder.mean_token(projected[tokens], keep).mean(dim=0))
+    encoder.mean_map.bias.copy_(-encoder.mean_map.weight @ torch.stack(means).mean(dim=0))
+    for parameter in encoder.decoder[-1].parameters():
+        parameter.zero_()
+
+
+def spread(trainee: Trainee, accelerator: "Accelerator", settings: "RunSettings") -> nn.Module:
+    """The module to call instead of the trainee, its weights on the device.
+
+    With "ddp" every process has the whole model (through Accelerate), with "fsdp" a share of it (FSDP2, by torch
+    itself: Accelerate trains without sharding on CPUs and does not say so). With "fsdp" the parameters become
+    DTensors, so an optimizer is made afterwards.
+
+    Raises
+    ------
+    UsageError
+        There is one process, so nothing can be sharded.
+    """
+    trainee.encoder.recompute = settings.recompute
+    if settings.compile and _compiles(accelerator.device):
+        for block in trainee.encoder.blocks:
+            block.compile(dynamic=True)
+    trainee.to(accelerator.device)
+    if settings.sharding == "ddp":
+        wrapped: nn.Module = accelerator.prepare_model(trainee)
+        return wrapped
+    if accelerator.num_processes == 1:
+        msg = "run.sharding = 'fsdp' shares a model among processes, and there is one. Use torchrun, or 'ddp'."
+        raise UsageError(msg)
+    for block in trainee.encoder.blocks:
+        fully_shard(block)
+    # The root's own weights (projection, decoder, heads) are few; gathered once, they stay for the backward pass.
+    fully_shard(trainee, reshard_after_forward=False)
+    return trainee
+
+
+def _compiles(device: torch.device) -> bool:
+    """Whether torch can compile here, for which it needs a C++ compiler; a warning says where it cannot."""
+    torch._inductor.config.fallback_random = True  # the same units are dropped as without
+    try:
+        torch.compile(_one_more)(torch.ones(2, device=device))
+    except Exception as error:  # of torch's many parts, each with exceptions of its own
+        why = printable(str(error).strip().split("\n", maxsplit=1)[0], limit=200)
+        log.warning("run.compile: torch cannot compile here (%s); going on without.", why)
+        return False
+    # Should one block fail nevertheless, it runs as it is.
+    torch._dynamo.config.suppress_errors = True
+    return True
+
+
+def _one_more(x: Tensor) -> Tensor:
+    return x + 1
+
+
+@contextlib.contextmanager
+def exchanging(wrapped: nn.Module, *, gradients: bool) -> Iterator[None]:
+    """A context for forward and backward in which processes do, or do not yet, add up their gradients."""
+    if isinstance(wrapped, FSDPModule):
+        wrapped.set_requires_gradient_sync(gradients)
+        yield
+    elif isinstance(wrapped, DistributedDataParallel) and not gradients:
+        with wrapped.no_sync():
+            yield
+    else:
+        yield
+
+
+def clip(parameters: Iterable[nn.Parameter], most: float) -> float:
+    """Shorten the gradients to a joint length of `most`; returns the length before. NaN where one is not finite."""
+    length = nn.utils.clip_grad_norm_(list(parameters), most)
+    return float(length.full_tensor() if hasattr(length, "full_tensor") else length)
