@@ -1,5 +1,6 @@
 """Shards: any scverse tool opens them, no count is clipped, and a damaged chunk never reads as other counts."""
 
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 import zarr
 from scipy import sparse
 
-from uce.corpus.shards import Rows, ShardReader, need_zarr3, shard_sums, split_rows, write_shard
+from uce.corpus.shards import Rows, ShardReader, need_zarr3, read_obs_column, shard_sums, split_rows, write_shard
 from uce.errors import InputError, UsageError
 
 GENES = 300
@@ -118,6 +119,14 @@ def test_a_truncated_shard_is_an_error(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-30])
     with pytest.raises(InputError, match="cannot be read"):
         ShardReader(folder).read(0, 200)
+
+
+def test_a_store_of_the_older_format_whose_codecs_may_run_code_is_not_read(tmp_path: Path) -> None:
+    folder = written(tmp_path / "s.zarr", planted())
+    shutil.rmtree(folder / "obs")
+    zarr.open_group(str(folder / "obs"), mode="w", zarr_format=2).create_array("donor", data=np.arange(200))
+    with pytest.raises(InputError, match="cannot be read"):
+        read_obs_column(folder, "donor")
 
 
 def test_shards_are_cut_by_size_and_kinds_stand_apart() -> None:

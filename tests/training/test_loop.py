@@ -27,7 +27,7 @@ from uce.training.guard import SUSPECTS
 from uce.training.loop import pretrain
 from uce.training.objectives.contrastive import ContrastiveSettings
 from uce.training.objectives.masked import MaskedObjective, MaskedSettings
-from uce.training.settings import DataSettings, PretrainConfig, RunSettings, ValidationSettings
+from uce.training.settings import DataSettings, OptimizerSettings, PretrainConfig, RunSettings, ValidationSettings
 from uce.training.state import newest_snapshot, snapshot_path
 from uce.training.trainer import Trainer
 
@@ -113,6 +113,24 @@ def test_equal_runs_write_equal_bytes_however_they_are_carried_out(
     assert [path.name for path in sorted((tmp_path / "two/checkpoints").iterdir())] == [
         f"step-0000000{step}" for step in (2, 4, 5)
     ]
+
+
+def test_the_same_in_every_process_is_clipped_in_the_same_order_and_small_rates_are_logged(
+    planted_files: DataSettings, make_config: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    update, clipped = Trainer.update, []
+
+    def watch(self: Trainer, *rest: Any) -> bool:
+        clipped.extend(zip(self.clipped[1], self.trainee.objective.baselines(), strict=True))
+        return update(self, *rest)
+
+    monkeypatch.setattr(Trainer, "update", watch)
+    rate = OptimizerSettings(lr=1.23456e-5, warmup=1)
+    config = make_config(data=planted_files, steps=1, objective=MASKED, optimizer=rate)
+    pretrain(config, out=tmp_path)
+    assert clipped
+    assert all(one is other for one, other in clipped)
+    assert _lines(tmp_path)[0]["lr"] == 1.23456e-5
 
 
 def test_validation_is_measured_and_changes_nothing(
@@ -225,6 +243,8 @@ def test_two_processes_learn_what_one_learns_and_resume_bit_equal(
     run = RunSettings(workers=0, log_every=1, snapshot_every=4)
     validation = ValidationSettings(every=3, batches=2, probe_cells=50)
     config = make_config(data=planted_files, steps=6, accumulate=2, objective=objective, run=run, validation=validation)
+    # Averaged weights are put in the place of the others while a run validates.
+    config = replace(config, ema=0.9)
     pretrain(config, out=tmp_path / "alone")
     write_config(config, tmp_path / "config.yaml")
     straight = two_processes("two")

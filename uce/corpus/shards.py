@@ -139,7 +139,7 @@ class ShardReader:
 
         self._folder = folder
         with reading(f"{folder}/X"):
-            group: Any = zarr.open_group(str(folder / "X"), mode="r")
+            group: Any = zarr.open_group(str(folder / "X"), mode="r", zarr_format=3)
             self.n_cells, self.n_genes = (int(n) for n in group.attrs["shape"])
             self._data, self._indices = group["data"], group["indices"]
             self._bounds: npt.NDArray[np.int32] = np.asarray(group["indptr"][:])
@@ -173,7 +173,7 @@ def read_gene_columns(folder: Path) -> tuple[npt.NDArray[np.bool_], npt.NDArray[
     import zarr
 
     with reading(f"{folder}/var"):
-        group: Any = zarr.open_group(str(folder / "var"), mode="r")
+        group: Any = zarr.open_group(str(folder / "var"), mode="r", zarr_format=3)
         return np.asarray(group["measured"][:], dtype=bool), np.asarray(group["n_cells"][:], dtype=np.uint32)
 
 
@@ -188,7 +188,7 @@ def read_obs_column(folder: Path, name: str) -> npt.NDArray[Any] | None:
     import zarr
 
     with reading(f"{folder}/obs/{name}"):
-        group: Any = zarr.open_group(str(folder / "obs"), mode="r")
+        group: Any = zarr.open_group(str(folder / "obs"), mode="r", zarr_format=3)
         if name not in group:
             return None
         column = group[name]

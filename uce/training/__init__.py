@@ -1,1 +1,1 @@
-"""Training encoders: cells of a manifest in, a model folder out. `uce.training.loop.pretrain` runs it all."""
+"""Training encoders: a corpus in, a model folder out. `uce.training.loop.pretrain` runs it all."""

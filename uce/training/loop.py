@@ -1,5 +1,6 @@
 """Training from a configuration to a model folder: `pretrain` is all a user calls."""
 
+import os
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -70,6 +71,8 @@ def pretrain(
     """
     from accelerate import Accelerator
 
+    # Of a CPU's kernels in bfloat16, which are made for each shape of a batch; by default 1,024 stay, some gigabytes.
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")
     run, target = Path(out), Path(out) / config.name
     check_run(config, run, target)
     check_trackers(config.run.trackers)

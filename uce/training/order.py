@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 Words = NDArray[np.uint64]
 
 # What a stream of random words is used for; two uses never share words.
-DATASET, CELL, SENTENCE, THIN, HIDE, ASK, DROPOUT, ROUND, BLOCK, LABELLED = range(10)
+DATASET, CELL, SENTENCE, THIN, HIDE, ASK, DROPOUT, ROUND, BLOCK = range(9)
 BLOCK_CELLS = 64  # neighbours in a store, read together; a chunk on the disk holds as many
 ROUND_PARTS = 1024
 

@@ -119,6 +119,15 @@ def exchanging(wrapped: nn.Module, *, gradients: bool) -> Iterator[None]:
         yield
 
 
+def let_go(wrapped: nn.Module) -> None:
+    """Forget the whole weights of the root that a forward pass without a backward pass leaves behind (FSDP2).
+
+    The next pass would use them, whatever became of the weights since.
+    """
+    if isinstance(wrapped, FSDPModule):
+        wrapped.reshard()
+
+
 def clip(parameters: Iterable[nn.Parameter], most: float) -> float:
     """Shorten the gradients to a joint length of `most`; returns the length before. NaN where one is not finite."""
     length = nn.utils.clip_grad_norm_(list(parameters), most)

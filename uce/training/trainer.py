@@ -33,7 +33,7 @@ from uce.training.stopping import Stopping
 from uce.training.stream import Cells, Stream
 from uce.training.throughput import Throughput
 from uce.training.tracking import start_trackers
-from uce.training.trainee import Trainee, clip, exchanging, spread, start_linear
+from uce.training.trainee import Trainee, clip, exchanging, let_go, spread, start_linear
 from uce.training.validation import open_validation
 
 if TYPE_CHECKING:
@@ -71,8 +71,10 @@ class Trainer:
             start_linear(self.trainee.encoder, batches, token_tables([corpus], torch.device("cpu")))
         self.wrapped = spread(self.trainee, accelerator, config.run)
         self.optimizer = build_optimizer(self.trainee, config.optimizer)
-        baselines = set(self.trainee.objective.baselines())
-        self.clipped = [[p for p in self.trainee.parameters() if p not in baselines], list(baselines)]
+        baselines = self.trainee.objective.baselines()
+        # Lists: in a set the order, and with it the rounding of a length, would be another in every process.
+        compared = set(baselines)
+        self.clipped = [[p for p in self.trainee.parameters() if p not in compared], baselines]
         self.average = Average(self.trainee.encoder.named_parameters(), memory=config.ema) if config.ema else None
         self.window: dict[str, Tensor] = {}
         self.progress = Progress(step=0)
@@ -214,11 +216,11 @@ class Trainer:
             "seconds": self._seconds(),
             "seconds_left": (config.steps - done) * config.batch_size / max(rates["cells_per_second"], 1e-9),
         }
-        self.metrics.write(
-            {name: round(value, 6) if isinstance(value, float) else value for name, value in line.items()}
-        )
+        self.metrics.write(line)
         headline = next(iter(values), None)
-        return f"{headline} {values[headline]:.4f}, {rates['cells_per_second']:,.0f} cells/s" if headline else ""
+        shown = [f"{headline} {values[headline]:.4f}"] if headline else []
+        shown += [f"{rates['cells_per_second']:,.0f} cells/s", f"{rates['tokens_per_second']:,.0f} tokens/s"]
+        return ", ".join(shown + ([f"MFU {rates['mfu']:.0%}"] if "mfu" in rates else []))
 
     def _summed_window(self) -> dict[str, Tensor]:
         """The sums since the last line over all processes, on the CPU."""
@@ -231,7 +233,9 @@ class Trainer:
         assert self.validation is not None
         self.wrapped.eval()
         with self.throughput.paused(), self._averaged(), torch.no_grad(), self.accelerator.autocast():
-            return self.validation.measure(self.wrapped, self.trainee.objective, self.accelerator, self.tables)
+            measured = self.validation.measure(self.wrapped, self.trainee.objective, self.accelerator, self.tables)
+            let_go(self.wrapped)
+        return measured
 
     @contextmanager
     def _averaged(self) -> Iterator[None]:
