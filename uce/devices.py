@@ -110,6 +110,13 @@ def arithmetic(device: "torch.device", precision: ProteinPrecision) -> AbstractC
     return torch.autocast(device.type, dtype=kinds[precision]) if precision in kinds else nullcontext()
 
 
+def exact_type(device: "torch.device") -> "torch.dtype":
+    """The most exact numbers a device adds up in: float64, but float32 on Apple's GPUs, which know no other."""
+    import torch
+
+    return torch.float32 if device.type == "mps" else torch.float64
+
+
 def rank_and_world() -> tuple[int, int]:
     """Rank of this process and the number of processes, as torchrun and `accelerate launch` announce them.
 

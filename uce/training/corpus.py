@@ -165,10 +165,11 @@ def open_corpus(settings: "DataSettings", *, split: str | None = None, beside: C
         A dataset to leave out is not in it, or none is left to train on.
     """
     index = read_index(settings.corpus)
-    check_tables(index)
-    if problems := check_stores(index):
-        msg = f"{problems[0]}. `uce corpus build` mends it."
-        raise InputError(msg)
+    if beside is None:
+        check_tables(index)
+        if problems := check_stores(index):
+            msg = f"{problems[0]}. `uce corpus build` mends it."
+            raise InputError(msg)
     rows = {row["dataset_id"]: row for row in index.datasets() if row["dataset_id"] in index.stores}
     if strangers := [name for name in settings.leave_out if name not in rows]:
         msg = f"{settings.corpus}: data.leave_out: no dataset {strangers[0]} in it.{nearest(strangers[0], list(rows))}"

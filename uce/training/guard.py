@@ -8,7 +8,7 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any, Literal
 
-from uce.errors import UsageError
+from uce.errors import StorageError, UsageError
 from uce.files import atomic_path
 
 if TYPE_CHECKING:
@@ -125,6 +125,16 @@ def _step(line: str) -> float:
 
 
 def write_suspects(run: Path, records: Iterable[dict[str, Any]]) -> None:
-    """Append lines to `suspects.jsonl` of a run."""
-    with (run / SUSPECTS).open("a", encoding="utf-8") as stream:
-        stream.writelines(json.dumps(record) + "\n" for record in records)
+    """Append lines to `suspects.jsonl` of a run.
+
+    Raises
+    ------
+    StorageError
+        The disk is full, or the like.
+    """
+    try:
+        with (run / SUSPECTS).open("a", encoding="utf-8") as stream:
+            stream.writelines(json.dumps(record) + "\n" for record in records)
+    except OSError as error:
+        msg = f"{run / SUSPECTS}: cannot be written ({error.strerror}). Free some space, and give the command again."
+        raise StorageError(msg) from error

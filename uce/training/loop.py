@@ -12,6 +12,7 @@ from uce.locks import lock
 from uce.progress import say
 from uce.training.corpus import Corpus, open_corpus
 from uce.training.costs import check_fits, check_width
+from uce.training.packing import write_model
 from uce.training.records import check_run
 from uce.training.settings import PretrainConfig
 from uce.training.state import Progress, newest_snapshot, read_state, snapshot_path
@@ -72,7 +73,8 @@ def pretrain(
     from accelerate import Accelerator
 
     # Of a CPU's kernels in bfloat16, which are made for each shape of a batch; by default 1,024 stay, some gigabytes.
-    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")
+    for cache in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"):
+        os.environ.setdefault(cache, "64")
     run, target = Path(out), Path(out) / config.name
     check_run(config, run, target)
     check_trackers(config.run.trackers)
@@ -81,12 +83,12 @@ def pretrain(
     corpus = open_corpus(config.data)
     check_width(config, corpus)
     check_fits(config, corpus, accelerator.device, accelerator.num_processes)
-    found = _find_snapshot(run, resume, corpus, accelerator, allow_corpus_change=allow_corpus_change)
     main = accelerator.is_main_process
     if main:
         make_folder(run)
     try:
         with lock(run / ".lock", wait=False, elsewhere=False) if main else nullcontext(), Stopping() as stopping:
+            found = _find_snapshot(run, resume, corpus, accelerator, allow_corpus_change=allow_corpus_change)
             if main:
                 with atomic_path(run / "config.yaml") as temporary:
                     write_config(config, temporary)
@@ -95,7 +97,7 @@ def pretrain(
             trainer = Trainer(config, corpus, accelerator, run, found)
             stopped = trainer.train(stopping)
             if not stopped and main:
-                trainer.write_model(target, read_state(snapshot_path(run, config.steps)))
+                write_model(target, read_state(snapshot_path(run, config.steps)), config, corpus, step=config.steps)
         accelerator.wait_for_everyone()
         # What still refers to the processes' group would be torn down with the interpreter, while threads of it run.
         del trainer

@@ -1,6 +1,8 @@
-"""All tensors of a run as one flat mapping of whole tensors, and back into modules that are whole or shared (FSDP2)."""
+"""All tensors of a run as one flat mapping; back into modules, whole or shared (FSDP2); and as a model folder."""
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -9,6 +11,13 @@ from torch.nn.parallel import DistributedDataParallel
 
 from uce.errors import ModelError
 from uce.files import shorten
+from uce.model.checkpoint import save_model
+from uce.model.encoder import Encoder
+from uce.training.records import describe
+
+if TYPE_CHECKING:
+    from uce.training.corpus import Corpus
+    from uce.training.settings import PretrainConfig
 
 _WEIGHTS, _AVERAGE, _OPTIMIZER = "weights.", "average.", "optimizer."
 
@@ -102,3 +111,30 @@ def _fill(target: Tensor, whole: Tensor) -> Tensor:
 
 def _below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+
+def write_model(
+    folder: Path,
+    tensors: Mapping[str, Tensor],
+    config: "PretrainConfig",
+    corpus: "Corpus",
+    *,
+    step: int,
+    name: str | None = None,
+) -> None:
+    """Write the weights that embed, averaged ones where there are, of packed tensors as a model folder."""
+    with torch.device("meta"):
+        encoder = Encoder(config.model)
+    averaged = {name for name, _ in encoder.named_parameters()} if config.ema else set()
+    prefixes = {name: _AVERAGE if name in averaged else f"{_WEIGHTS}encoder." for name in encoder.state_dict()}
+    encoder.load_state_dict({name: tensors[prefix + name] for name, prefix in prefixes.items()}, assign=True)
+    save_model(
+        folder,
+        encoder=encoder,
+        rule=config.rule,
+        specials=corpus.specials,
+        gene_encoder=corpus.gene_encoder,
+        gene_tables=list(corpus.tables),
+        info=describe(config, corpus, step),
+        name=name,
+    )

@@ -125,15 +125,22 @@ def read_state(folder: Path) -> dict[str, Tensor]:
     return tensors
 
 
-def rotate(run: Path, *, keep: int, keep_every: int = 0) -> None:
+def rotate(run: Path, *, keep: int, keep_every: int = 0, whole: Path | None = None) -> None:
     """Remove old snapshots and what interrupted writes left behind. To be called when a new one is complete.
 
     Those that stay: the newest `keep`, those after a multiple of `keep_every` updates (0: no others), and in any case
     the newest whole one.
+
+    Parameters
+    ----------
+    whole
+        The newest, where it is known to be whole: to see that takes as long as reading it.
     """
     snapshots = _snapshots(run)
     kept = {*snapshots[-keep:], *(path for path in snapshots if keep_every and _step(path) % keep_every == 0)}
-    if newest := newest_snapshot(run):
+    if whole is not None:
+        kept.add(whole)
+    elif newest := newest_snapshot(run):
         kept.add(newest[0])
     for folder in snapshots:
         if folder not in kept:

@@ -2,7 +2,7 @@
 
 import contextlib
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 import torch
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+_CELLS_OF_A_MEAN = 256  # of a batch: enough for a mean, and little memory
+
 
 class Trainee(nn.Module):
     """Encoder and objective as one module, so that one wrapper sees every parameter that is used."""
@@ -42,7 +44,7 @@ class Trainee(nn.Module):
 
 
 @torch.no_grad()
-def start_linear(encoder: Encoder, batches: Sequence[Batch], tables: Mapping[str, Tensor]) -> None:
+def start_linear(encoder: Encoder, batches: Iterable[Batch], tables: Mapping[str, Tensor]) -> None:
     """Let training start from the centred linear part of the read-out: all else begins at nothing and is learned.
 
     The cells of a corpus share most of their mean token. Subtracting it (by the constant of the linear map) leaves the
@@ -51,7 +53,7 @@ def start_linear(encoder: Encoder, batches: Sequence[Batch], tables: Mapping[str
     means = []
     for batch in batches:
         projected = encoder.project(tables[batch.species][torch.from_numpy(batch.vectors)])
-        tokens, keep = torch.from_numpy(batch.tokens), torch.from_numpy(batch.keep)
+        tokens, keep = (torch.from_numpy(array[:_CELLS_OF_A_MEAN]) for array in (batch.tokens, batch.keep))
         means.append(encoder.mean_token(projected[tokens], keep).mean(dim=0))
     encoder.mean_map.bias.copy_(-encoder.mean_map.weight @ torch.stack(means).mean(dim=0))
     for parameter in encoder.decoder[-1].parameters():

@@ -13,9 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from uce.devices import exact_type
 from uce.files import atomic_path
-from uce.model.checkpoint import save_model
-from uce.model.encoder import Encoder
 from uce.progress import Progress as Bar
 from uce.training.batch import Batch, to_tensors, token_tables
 from uce.training.corpus import Corpus
@@ -25,8 +24,8 @@ from uce.training.guard import SUSPECTS, Guard, cut_suspects, suspect_record, wr
 from uce.training.loader import made_ahead
 from uce.training.optimizer import Average, build_optimizer, learning_rate, set_learning_rate
 from uce.training.order import DROPOUT, words
-from uce.training.packing import pack, unpack
-from uce.training.records import Metrics, describe
+from uce.training.packing import pack, unpack, write_model
+from uce.training.records import Metrics
 from uce.training.settings import PretrainConfig
 from uce.training.state import Progress, add_state, read_state, rotate, seal, set_aside, snapshot_path
 from uce.training.stopping import Stopping
@@ -67,7 +66,7 @@ class Trainer:
         if config.model.readout == "cls+mean" and not found:
             unseen = range(config.steps * config.accumulate, config.steps * config.accumulate + 16)
             # Whole parts and not this process's share: all processes begin alike.
-            batches = [config.objective.make_batch(self.stream.cells(part), config, part) for part in unseen]
+            batches = (config.objective.make_batch(self.stream.cells(part), config, part) for part in unseen)
             start_linear(self.trainee.encoder, batches, token_tables([corpus], torch.device("cpu")))
         self.wrapped = spread(self.trainee, accelerator, config.run)
         self.optimizer = build_optimizer(self.trainee, config.optimizer)
@@ -77,6 +76,7 @@ class Trainer:
         self.clipped = [[p for p in self.trainee.parameters() if p not in compared], baselines]
         self.average = Average(self.trainee.encoder.named_parameters(), memory=config.ema) if config.ema else None
         self.window: dict[str, Tensor] = {}
+        self.exact = exact_type(accelerator.device)
         self.progress = Progress(step=0)
         if found:
             self._restore(*found)
@@ -160,7 +160,7 @@ class Trainer:
                 part_loss.backward()  # type: ignore[no-untyped-call]
             loss += part_loss.detach()
             for name, value in sums.items():
-                added[name] = added.get(name, 0) + value.detach().double()
+                added[name] = added.get(name, 0) + value.detach().to(self.exact)
             shown.append(cells)
             tokens, places = tokens + int(batch.keep.sum()), places + batch.keep.size
         norms = [clip(parameters, config.optimizer.clip) for parameters in self.clipped]
@@ -268,31 +268,10 @@ class Trainer:
         )
         folder.parent.mkdir(exist_ok=True)
         with atomic_path(folder) as temporary:
-            self.write_model(temporary, tensors, step=done, name=folder.name)
+            write_model(temporary, tensors, config, self.corpus, step=done, name=folder.name)
             add_state(temporary, tensors, progress)
             seal(temporary)
-        rotate(self.run, keep=config.run.keep_snapshots, keep_every=config.run.keep_every)
+        rotate(self.run, keep=config.run.keep_snapshots, keep_every=config.run.keep_every, whole=folder)
         if time.monotonic() - self.drawn > _SECONDS_OF_A_PICTURE or done == config.steps:
             draw_curves(self.run)
             self.drawn = time.monotonic()
-
-    def write_model(
-        self, folder: Path, tensors: dict[str, Tensor], *, step: int | None = None, name: str | None = None
-    ) -> None:
-        """Write the weights that embed of a snapshot's tensors, averaged ones where there are, as a model folder."""
-        config = self.config
-        with torch.device("meta"):
-            encoder = Encoder(config.model)
-        own = {key: tensors[f"weights.encoder.{key}"] for key in encoder.state_dict()}
-        averaged = {key: tensors[f"average.{key}"] for key, _ in encoder.named_parameters()} if self.average else {}
-        encoder.load_state_dict(own | averaged, assign=True)
-        save_model(
-            folder,
-            encoder=encoder,
-            rule=config.rule,
-            specials=self.corpus.specials,
-            gene_encoder=self.corpus.gene_encoder,
-            gene_tables=list(self.corpus.tables),
-            info=describe(config, self.corpus, step or config.steps),
-            name=name,
-        )

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from uce.devices import exact_type
 from uce.errors import UsageError
 from uce.training.batch import Batch, to_tensors
 from uce.training.corpus import Corpus, open_corpus
@@ -95,9 +96,10 @@ class Validation:
     ) -> "dict[str, Tensor]":
         make = partial(self.batch, rank=accelerator.process_index, world=accelerator.num_processes)
         totals: dict[str, Tensor] = {}
+        exact = exact_type(accelerator.device)
         for batch in made_ahead(make, range(self.batches), workers=self.config.run.workers):
             for name, value in forward(to_tensors(batch, tables, accelerator.device)).items():
-                totals[name] = totals.get(name, 0) + value.double()
+                totals[name] = totals.get(name, 0) + value.to(exact)
         return {name: accelerator.reduce(value, reduction="sum").cpu() for name, value in totals.items()}
 
 
