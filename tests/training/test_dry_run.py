@@ -87,6 +87,13 @@ def test_numbers_follow_from_corpus_and_configuration(found: DryRun, in_memory: 
     assert told["memory"]["fsdp"]["recompute"]["total"] == found.memory["fsdp"]["recompute"].total
 
 
+def test_a_cache_that_cannot_hold_a_window_of_every_dataset_is_named(found: DryRun, in_memory: Corpus) -> None:
+    stored = sum(dataset.stored([(0, dataset.n_cells)]).count_nonzero() for dataset in in_memory.datasets)
+    assert found.window_bytes == pytest.approx(6 * stored, abs=6)  # both datasets are smaller than a window
+    assert "raise run.cache_gb" not in str(found)
+    assert "it may keep: raise run.cache_gb" in str(replace(found, cache_bytes=0))
+
+
 def test_memory_is_shared_as_weights_are(found: DryRun, make_config: Configure) -> None:
     learned = 4 * sum(p.numel() for p in Trainee(make_config()).parameters())
     block = 4 * sum(p.numel() for p in Trainee(make_config()).encoder.blocks[0].parameters())

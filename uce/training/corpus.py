@@ -82,6 +82,11 @@ class Dataset:
         rates: NDArray[np.float64] = (self._genes[1] + 1) / (self.n_cells + 2)
         return rates
 
+    @property
+    def genes_per_cell(self) -> float:
+        """Genes seen in a cell, their mean."""
+        return float(self._genes[1].sum() / self.n_cells)
+
     @cached_property
     def _genes(self) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
         measured, seen = self.fetch_genes()

@@ -50,6 +50,8 @@ class DryRun:
     ----------
     cells_shown
         In all steps.
+    window_bytes, cache_bytes
+        Memory that a window of every dataset needs, in each process, and what `run.cache_gb` allows.
     tokens_per_cell, forward_flops, training_flops
         Of a cell: means of some parts of the run, without padding. Training is three times forward.
     memory
@@ -66,6 +68,8 @@ class DryRun:
     steps: int
     cells_shown: int
     devices: int
+    window_bytes: int
+    cache_bytes: int
     tokens_per_cell: float
     forward_flops: float
     training_flops: float
@@ -110,7 +114,16 @@ class DryRun:
             f"each cell {one.passes:,.2f} times"
             for one in often[:_MOST_ROWS]
         ]
-        return lines if len(often) <= _MOST_ROWS else [*lines, f"              and {len(often) - _MOST_ROWS:,} more"]
+        if len(often) > _MOST_ROWS:
+            lines.append(f"              and {len(often) - _MOST_ROWS:,} more")
+        short = (
+            "" if self.window_bytes <= self.cache_bytes else ": raise run.cache_gb, or windows are read again and again"
+        )
+        windows, cache = size_text(self.window_bytes), size_text(self.cache_bytes)
+        return [
+            *lines,
+            f"  reading     a window of every dataset is {windows} of each process, of {cache} it may keep{short}",
+        ]
 
     def _model_lines(self) -> list[str]:
         size = self.parameters
@@ -163,14 +176,16 @@ def dry_run(config: "PretrainConfig", *, devices: int = 1) -> DryRun:
     check_width(config, corpus)
     batches = sample_batches(config, corpus, world=devices)
     done = work(config, corpus, batches, world=devices)
-    device = pick_device("auto")
+    device, stream = pick_device("auto"), Stream(corpus, config)
     needed = _memory(config, corpus, batches, world=devices)
     seconds = _seconds(config, corpus, batches[0], device, flops=done.training_flops / len(batches))
     return DryRun(
         name=config.name,
         corpus=config.data.corpus,
         gene_encoder=corpus.gene_encoder,
-        datasets=_passes(config, corpus),
+        datasets=_passes(config, stream),
+        window_bytes=stream.window_bytes(),
+        cache_bytes=int(config.run.cache_gb * 1e9),
         parameters=parameters(config),
         steps=config.steps,
         cells_shown=config.steps * config.batch_size,
@@ -184,12 +199,12 @@ def dry_run(config: "PretrainConfig", *, devices: int = 1) -> DryRun:
     )
 
 
-def _passes(config: "PretrainConfig", corpus: Corpus) -> tuple[Passes, ...]:
+def _passes(config: "PretrainConfig", stream: Stream) -> tuple[Passes, ...]:
     parts = config.steps * config.accumulate
-    turns = Stream(corpus, config).schedule.turns(parts)
+    turns = stream.schedule.turns(parts)
     return tuple(
         Passes(one.name, one.species, one.n_cells, turn / parts, turn * config.part_size / one.n_cells)
-        for one, turn in zip(corpus.datasets, turns.tolist(), strict=True)
+        for one, turn in zip(stream.corpus.datasets, turns.tolist(), strict=True)
     )
 
 

@@ -12,13 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from uce.training.corpus import Corpus, Dataset
-from uce.training.order import Schedule, Walk, dataset_shares
+from uce.training.order import BLOCK_CELLS, Schedule, Walk, dataset_shares
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
 
     from uce.training.settings import PretrainConfig
 
+_STORED_BYTES = 6  # of a count in memory: 2 of the number, 4 of the gene
 _Key = tuple[int, int, int]  # dataset, pass, window
 
 
@@ -66,7 +67,7 @@ class Stream:
 
     def __init__(self, corpus: Corpus, config: "PretrainConfig") -> None:
         data = config.data
-        self.corpus, self._size = corpus, config.part_size
+        self.corpus, self._size, self._window = corpus, config.part_size, data.window
         self.shares = dataset_shares(
             corpus.sizes,
             np.array([dataset.weight for dataset in corpus.datasets]),
@@ -79,6 +80,12 @@ class Stream:
             Walk(config.seed, dataset.name, dataset.shards, window=data.window) for dataset in corpus.datasets
         ]
         self._windows = _Lately(int(config.run.cache_gb * 1e9))
+
+    def window_bytes(self) -> int:
+        """Memory of one window of each dataset, which are open at the same time."""
+        cells = np.minimum(self.corpus.sizes, self._window * BLOCK_CELLS)
+        genes = np.array([dataset.genes_per_cell for dataset in self.corpus.datasets])
+        return int((cells * genes).sum()) * _STORED_BYTES
 
     def cells(self, part: int) -> Cells:
         """All cells of a part, those of every process."""
