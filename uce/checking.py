@@ -178,7 +178,12 @@ def verify(
     """
     path = Path(path)
     record, stored = _read_result(path, key)
-    loaded = model if isinstance(model, Model) else load_model(model or str(record["model"]))
+    try:
+        loaded = model if isinstance(model, Model) else load_model(model or str(record["model"]))
+    except ModelError as error:
+        hint = "" if model else " A record names no folder; give that of the model with --model."
+        msg = f"{error}{hint}"
+        raise ModelError(msg) from error
     if loaded.sha256 != record["model_sha256"]:
         msg = f"{path}: was made by model {record['model_sha256'][:12]}, {loaded.name} is {loaded.sha256[:12]}."
         raise ModelError(msg)

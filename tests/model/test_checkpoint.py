@@ -237,3 +237,9 @@ def test_a_model_refuses_vectors_made_with_other_weights_of_the_same_name(tiny_m
     check_table(model, fitting_table(model, metadata={"encoder_sha256": "a" * 64}))
     with pytest.raises(ModelError, match=r"weights bbbbbbbbbbbb\.\., tiny was trained with those of aaaaaaaaaaaa"):
         check_table(model, fitting_table(model, metadata={"encoder_sha256": "b" * 64}))
+
+
+def test_the_folder_around_a_model_names_it(saved: Saved, tmp_path: Path) -> None:
+    folder = saved()
+    with pytest.raises(ModelError, match=rf"no model folder itself, but {folder} in it is one"):
+        load_model(folder.parent)

@@ -88,6 +88,8 @@ def test_verifying_needs_the_record_and_the_model(
     with pytest.raises(InputError, match=r"no record of obsm\['X_uce'\]"):
         uce.verify(source, model=tiny_model)
     path = run(source, tmp_path / "out.h5ad", tiny_model)
+    with pytest.raises(ModelError, match="A record names no folder; give that of the model with --model"):
+        uce.verify(path)
     with h5py.File(path, "r+") as file:
         del file["uns/uce/X_uce/model_sha256"]
         file["uns/uce/X_uce"]["model_sha256"] = "0" * 64

@@ -4,7 +4,6 @@ import json
 import math
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -20,11 +19,9 @@ BAD = [math.nan, math.inf, -math.inf]
 
 @pytest.fixture
 def record() -> Callable[..., dict[str, Any]]:
-    cells = SimpleNamespace(dataset=SimpleNamespace(name="lung"), rows=np.array([7, 3, 7]))
-
     def make(**changes: object) -> dict[str, Any]:
         given = {"step": 4, "part": 9, "why": "spike", "loss": 0.5, "norm": 80.0}
-        return suspect_record(cells, **(given | changes))  # type: ignore[arg-type]
+        return suspect_record("lung", np.array([7, 3, 7]), **(given | changes))  # type: ignore[arg-type]
 
     return make
 

@@ -29,6 +29,7 @@ from uce.training.objectives.contrastive import ContrastiveSettings
 from uce.training.objectives.masked import MaskedObjective, MaskedSettings
 from uce.training.settings import DataSettings, OptimizerSettings, PretrainConfig, RunSettings, ValidationSettings
 from uce.training.state import newest_snapshot, snapshot_path
+from uce.training.stream import Cells, Stream
 from uce.training.trainer import Trainer
 
 from .conftest import build_planted_corpus
@@ -373,6 +374,40 @@ def test_what_cannot_work_is_said_in_a_line(
     monkeypatch.setitem(sys.modules, "wandb", None)
     with pytest.raises(UsageError, match=message):
         pretrain(make_config(data=planted_files, **changes), out=tmp_path / "run")
+
+
+def test_a_start_that_is_refused_does_not_stand_in_the_way_of_the_next(
+    planted_files: DataSettings, make_config: Configure, tmp_path: Path
+) -> None:
+    config = make_config(data=planted_files, steps=2)
+    with pytest.raises(UsageError, match=r"no dataset has cells of validation\.split"):
+        pretrain(replace(config, validation=ValidationSettings(every=2, split="test")), out=tmp_path / "run")
+    assert pretrain(config, out=tmp_path / "run").is_dir()
+    with pytest.raises(OutputExistsError, match=r"holds corpus\.json, so it is a corpus"):
+        pretrain(config, out=planted_files.corpus)
+    with pytest.raises(OutputExistsError, match=r"holds config\.json, so it is a model"):
+        pretrain(config, out=tmp_path / "run" / "toy")
+
+
+@pytest.mark.parametrize("name", ["../elsewhere", "", "a/b", ".hidden", "checkpoints", "x" * 200])
+def test_a_name_that_is_no_folder_of_the_run_is_refused(make_config: Configure, name: str) -> None:
+    with pytest.raises(UsageError, match=r"name = .*: letters, digits"):
+        make_config(name=name)
+
+
+def test_parts_beyond_memory_are_refused_before_they_are_made(
+    planted_files: DataSettings, make_config: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = Stream.cells
+
+    def few(self: Stream, part: int) -> Cells:
+        cells = read(self, part)
+        assert len(cells.rows) <= 256
+        return cells
+
+    monkeypatch.setattr(Stream, "cells", few)
+    with pytest.raises(UsageError, match=r"for 100000000 cells at a time\. Use accumulate=2 or more"):
+        pretrain(make_config(data=planted_files, batch_size=10**8), out=tmp_path / "run")
 
 
 def test_where_torch_cannot_compile_a_run_goes_on_without_and_says_so_once(

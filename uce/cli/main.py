@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
     except MemoryError:
-        print("error: not enough memory. Use a smaller --batch-size, or a machine with more.", file=sys.stderr)
+        print("error: not enough memory. Use smaller batches, or a machine with more.", file=sys.stderr)
         return 1
     except BrokenPipeError:
         # Whoever read our stdout has left; point it elsewhere so that the interpreter's last flush stays silent.

@@ -44,6 +44,9 @@ def find_model(source: str | Path) -> Path:
             if (place / name / "config.json").is_file():
                 return place / name
     if path.is_dir() and any(path.iterdir()):
+        if runs := sorted(path.glob("*/config.json")):
+            msg = f"{path}: no model folder itself, but {runs[0].parent} in it is one. Give that."
+            raise ModelError(msg)
         pickled = _pickled(path)
         found = f"only {pickled}, which could run code when read" if pickled else "no config.json"
         msg = f"{path}: {found}; a model folder holds {', '.join(FILES[:3])}. Published weights: uce models import."

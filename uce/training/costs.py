@@ -16,7 +16,7 @@ from uce.errors import UsageError
 from uce.model.encoder import ModelConfig
 from uce.progress import size_text
 from uce.training.batch import Batch
-from uce.training.counting import count_flops
+from uce.training.counting import count_flops, sampled
 from uce.training.memory import memory
 from uce.training.stream import Stream
 
@@ -84,7 +84,8 @@ class Work:
 
 
 def sample_batches(config: "PretrainConfig", corpus: "Corpus", *, world: int = 1) -> list[Batch]:
-    """The first process's share of some parts, spread over the run."""
+    """The first process's share of some parts, spread over the run; of large ones a sample (see `sampled`)."""
+    config = sampled(config, world)
     stream = Stream(corpus, config)
     parts = np.linspace(0, config.steps * config.accumulate - 1, SAMPLE_PARTS).astype(int)
     return [config.objective.make_batch(stream.cells(part), config, part, world=world) for part in parts.tolist()]
@@ -101,7 +102,7 @@ def work(config: "PretrainConfig", corpus: "Corpus", batches: Sequence[Batch], *
         objective = count_flops(shallow, corpus, batch) - padded
         flops += forward_flops(config.model, lengths, distinct) + objective
         tokens += int(lengths.sum())
-    return Work(tokens, len(batches) * (config.part_size // world), flops)
+    return Work(tokens, len(batches) * (sampled(config, world).part_size // world), flops)
 
 
 def training_flops_per_token(config: "PretrainConfig", corpus: "Corpus", *, world: int = 1) -> float:

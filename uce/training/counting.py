@@ -6,7 +6,7 @@ So a new objective or a change of the encoder needs no formula here. It takes ab
 import weakref
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from uce.training.corpus import Corpus
     from uce.training.settings import PretrainConfig
 
+_MOST_CELLS = 256
+
 
 def _attention_flops(query: Any, key: Any, value: Any, *_args: Any, out_val: Any = None, **_kwargs: Any) -> int:  # noqa: ARG001
     flops: int = sdpa_flop_count(query, key, value)  # type: ignore[no-untyped-call]
@@ -32,6 +34,12 @@ def _attention_flops(query: Any, key: Any, value: Any, *_args: Any, out_val: Any
 
 # torch counts attention on a GPU, and on a CPU its parts, but not this kernel.
 FLOP_COUNTS = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention_flops}
+
+
+def sampled(config: "PretrainConfig", world: int) -> "PretrainConfig":
+    """The same run, its parts small enough to be looked at: at most 256 cells of each of `world` processes."""
+    most = _MOST_CELLS * world
+    return config if config.part_size <= most else replace(config, batch_size=most * config.accumulate)
 
 
 @dataclass(frozen=True)

@@ -195,7 +195,7 @@ def dry_run(config: "PretrainConfig", *, devices: int = 1) -> DryRun:
         training_flops=done.training_flops / done.cells,
         memory=needed,
         device=device.type,
-        cells_per_second=config.part_size / devices / seconds if seconds else None,
+        cells_per_second=done.cells / len(batches) / seconds if seconds else None,
     )
 
 

@@ -6,13 +6,13 @@ from collections import deque
 from collections.abc import Iterable
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
 
 from uce.errors import StorageError, UsageError
 from uce.files import atomic_path
-
-if TYPE_CHECKING:
-    from uce.training.stream import Cells
 
 SUSPECTS = "suspects.jsonl"
 _MEMORY, _FEWEST = 100, 20  # norms that are remembered, and that are needed before one can be called a spike
@@ -81,13 +81,15 @@ class Guard:
             raise UsageError(msg)
 
 
-def suspect_record(cells: "Cells", *, step: int, part: int, why: str, loss: float, norm: float) -> dict[str, Any]:
+def suspect_record(
+    dataset: str, rows: NDArray[np.int64], *, step: int, part: int, why: str, loss: float, norm: float
+) -> dict[str, Any]:
     """What names the cells of a part of an update: dataset and rows of its store, as values of JSON.
 
     Parameters
     ----------
-    cells
-        Those of the part, of all processes.
+    dataset, rows
+        Of the cells of the part, those of all processes.
     step
         Number of the update, from 1 as in the log.
     part
@@ -101,8 +103,8 @@ def suspect_record(cells: "Cells", *, step: int, part: int, why: str, loss: floa
     return {
         "step": step,
         "part": part,
-        "dataset": cells.dataset.name,
-        "rows": cells.rows.tolist(),
+        "dataset": dataset,
+        "rows": rows.tolist(),
         "why": why,
         **{name: value if math.isfinite(value) else str(value) for name, value in numbers.items()},
     }

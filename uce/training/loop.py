@@ -89,12 +89,12 @@ def pretrain(
     try:
         with lock(run / ".lock", wait=False, elsewhere=False) if main else nullcontext(), Stopping() as stopping:
             found = _find_snapshot(run, resume, corpus, accelerator, allow_corpus_change=allow_corpus_change)
+            trainer = Trainer(config, corpus, accelerator, run, found)
             if main:
                 with atomic_path(run / "config.yaml") as temporary:
                     write_config(config, temporary)
                 shared = f", {config.run.sharding}" if accelerator.num_processes > 1 else ""
                 say(f"{run}: {accelerator.num_processes} process(es) on {accelerator.device.type}{shared}")
-            trainer = Trainer(config, corpus, accelerator, run, found)
             stopped = trainer.train(stopping)
             if not stopped and main:
                 write_model(target, read_state(snapshot_path(run, config.steps)), config, corpus, step=config.steps)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from uce.training.batch import Batch
-from uce.training.counting import Parameters, count_bytes, parameters
+from uce.training.counting import Parameters, count_bytes, parameters, sampled
 
 if TYPE_CHECKING:
     from uce.training.corpus import Corpus
@@ -64,7 +64,9 @@ def memory(config: "PretrainConfig", corpus: "Corpus", batches: Sequence[Batch],
         Of the devices, see `count_bytes`.
     """
     largest = max(batches, key=lambda batch: batch.tokens.size)
-    return with_states(config, corpus, *count_bytes(config, corpus, largest, kind=kind), world=world)
+    more = config.part_size / sampled(config, world).part_size
+    batch, activations = (round(more * count) for count in count_bytes(config, corpus, largest, kind=kind))
+    return with_states(config, corpus, batch, activations, world=world)
 
 
 def with_states(config: "PretrainConfig", corpus: "Corpus", batch: int, activations: int, *, world: int) -> Memory:

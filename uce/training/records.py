@@ -59,12 +59,16 @@ def check_run(config: PretrainConfig, run: Path, target: Path) -> None:
     Raises
     ------
     OutputExistsError
-        The run is finished.
+        The run is finished, or the folder is a corpus or a model.
     UsageError
         Its configuration is another, which is said by the first key that differs, or one of another version.
     """
     if target.exists():
         msg = f"{target} exists: the run in {run} is finished. Choose another --output."
+        raise OutputExistsError(msg)
+    if other := [name for name in ("corpus.json", "config.json") if (run / name).is_file()]:
+        what = "corpus" if other[0] == "corpus.json" else "model"
+        msg = f"{run} holds {other[0]}, so it is a {what}. Choose another --output."
         raise OutputExistsError(msg)
     if not (run / "config.yaml").is_file():
         return

@@ -1,14 +1,18 @@
 """What a training run is made of: every number that decides its result, with its unit."""
 
+import re
 from dataclasses import dataclass, field
 from typing import Literal
 
 from uce.cells.sentences import SentenceRule
 from uce.errors import UsageError
+from uce.files import printable
 from uce.model.encoder import ModelConfig
 from uce.training.objectives import AnyObjectiveSettings
 from uce.training.objectives.base import within
 from uce.training.objectives.masked import MaskedSettings
+
+_TAKEN = ("checkpoints", "trackers")  # folders of a run
 
 
 @dataclass(frozen=True)
@@ -124,6 +128,10 @@ class PretrainConfig:
     def __post_init__(self) -> None:
         for name in ("steps", "batch_size", "draws", "late_draws", "accumulate"):
             within(name, getattr(self, name), 1, 1 << 40)
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", self.name) or self.name in _TAKEN:
+            allowed = "letters, digits, '.', '_' and '-' are needed, a letter or digit first"
+            msg = f"name = {printable(self.name)!r}: {allowed}, and not {' or '.join(_TAKEN)}."
+            raise UsageError(msg)
         within("seed", self.seed, 0, (1 << 63) - 1)
         within("ema", self.ema, 0, 1 - 1e-9)
         within("late_from", self.late_from, 0, 1)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from uce.devices import exact_type
@@ -161,7 +162,7 @@ class Trainer:
             loss += part_loss.detach()
             for name, value in sums.items():
                 added[name] = added.get(name, 0) + value.detach().to(self.exact)
-            shown.append(cells)
+            shown.append((cells.dataset.name, cells.rows))
             tokens, places = tokens + int(batch.keep.sum()), places + batch.keep.size
         norms = [clip(parameters, config.optimizer.clip) for parameters in self.clipped]
         self.norm = norms[0] if math.isfinite(sum(norms)) else math.nan
@@ -177,18 +178,18 @@ class Trainer:
         self.optimizer.zero_grad()
         return bool(stop)
 
-    def _sound(self, step: int, shown: list[Cells], loss: float) -> bool:
+    def _sound(self, step: int, shown: list[tuple[str, NDArray[np.int64]]], loss: float) -> bool:
         """Whether an update may be made; what looks wrong is written down with its cells. The same on all processes."""
         verdict = self.guard.judge(loss, self.norm)
         if verdict != "sound" and self.accelerator.is_main_process:
             parts = enumerate(shown, step * self.config.accumulate)
             records = [
-                suspect_record(cells, step=step + 1, part=part, why=verdict, loss=loss, norm=self.norm)
+                suspect_record(*cells, step=step + 1, part=part, why=verdict, loss=loss, norm=self.norm)
                 for part, cells in parts
             ]
             write_suspects(self.run, records)
             log.warning("step %d: %s (loss %.4g, gradient %.4g): %s", step + 1, verdict, loss, self.norm, SUSPECTS)
-        datasets = sorted({cells.dataset.name for cells in shown})
+        datasets = sorted({name for name, _ in shown})
         self.guard.check(
             step + 1, datasets, learning_rate(step, steps=self.config.steps, settings=self.config.optimizer)
         )
