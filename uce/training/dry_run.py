@@ -4,7 +4,6 @@ import time
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 
 from uce.devices import memory_bytes, pick_device
@@ -25,7 +24,6 @@ if TYPE_CHECKING:
 
 _DEVICES = (1, 8, 16)
 _ASSUMED_FLOPS = 0.4 * 989e12  # 40 % of an H100's dense peak in bfloat16
-_MEASURED_UPDATES = 3
 _MOST_SECONDS = 20.0
 _LEAST_SHARE = 0.2  # of its peak that a device surely reaches
 _MOST_ROWS = 20
@@ -57,7 +55,8 @@ class DryRun:
     memory
         Of each of `devices` GPUs, by sharding ("ddp", "fsdp") and by what is kept ("kept", "recompute").
     cells_per_second
-        What this machine's `device` did in a few real updates; None where they would have taken too long.
+        What this machine's `device` did in a few real updates on parts from all over the run, made before; None
+        where that would have taken too long.
     """
 
     name: str
@@ -178,7 +177,7 @@ def dry_run(config: "PretrainConfig", *, devices: int = 1) -> DryRun:
     done = work(config, corpus, batches, world=devices)
     device, stream = pick_device("auto"), Stream(corpus, config)
     needed = _memory(config, corpus, batches, world=devices)
-    seconds = _seconds(config, corpus, batches[0], device, flops=done.training_flops / len(batches))
+    seconds = _seconds(config, corpus, batches, device, flops=done.training_flops)
     return DryRun(
         name=config.name,
         corpus=config.data.corpus,
@@ -195,7 +194,7 @@ def dry_run(config: "PretrainConfig", *, devices: int = 1) -> DryRun:
         training_flops=done.training_flops / done.cells,
         memory=needed,
         device=device.type,
-        cells_per_second=done.cells / len(batches) / seconds if seconds else None,
+        cells_per_second=done.cells / seconds if seconds else None,
     )
 
 
@@ -223,28 +222,30 @@ def _memory(
 
 
 def _seconds(
-    config: "PretrainConfig", corpus: Corpus, batch: Batch, device: torch.device, *, flops: float
+    config: "PretrainConfig", corpus: Corpus, batches: list[Batch], device: torch.device, *, flops: float
 ) -> float | None:
-    """Of a real update with this batch on this device; None where some would take too long or too much memory."""
+    """Of a real update with each of these batches on this device; None where they take too long or too much memory."""
     peak = peak_flops(device, config.precision)
-    if peak is None or (1 + _MEASURED_UPDATES) * flops / (_LEAST_SHARE * peak) > _MOST_SECONDS:
+    if peak is None or 2 * flops / (_LEAST_SHARE * peak) > _MOST_SECONDS:
         return None
-    if memory(config, corpus, [batch], kind=device.type, world=1).total > memory_bytes(device):
+    if memory(config, corpus, batches, kind=device.type, world=1).total > memory_bytes(device):
         return None
     trainee = Trainee(config).to(device)
     trainee.encoder.recompute = config.run.recompute
     optimizer = build_optimizer(trainee, config.optimizer)
-    tensors = to_tensors(batch, token_tables([corpus], device), device)
-    seconds = []
-    for _ in range(1 + _MEASURED_UPDATES):
-        began = time.perf_counter()
-        with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16"):
-            sums = trainee(tensors)
-        loss = trainee.objective.loss(sums, tensors)
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-        optimizer.zero_grad()
-        loss.item()  # waits for the device
-        seconds.append(time.perf_counter() - began)
-    # The first one also warms up memory, caches and kernels.
-    return float(np.median(seconds[1:]))
+    tables = token_tables([corpus], device)
+    spent = 0.0
+    for batch in batches:
+        tensors = to_tensors(batch, tables, device)
+        for _ in range(2):  # the first one also warms up memory, caches and kernels
+            began = time.perf_counter()
+            with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16"):
+                sums = trainee(tensors)
+            loss = trainee.objective.loss(sums, tensors)
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            optimizer.zero_grad()
+            loss.item()  # waits for the device
+            seconds = time.perf_counter() - began
+        spent += seconds
+    return spent
