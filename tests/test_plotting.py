@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import anndata as ad
 import numpy as np
 import pytest
 
@@ -48,3 +49,19 @@ def test_what_is_not_a_picture_is_refused(vectors: np.ndarray, tmp_path: Path) -
 def test_too_few_cells_are_refused(vectors: np.ndarray) -> None:
     with pytest.raises(InputError, match="at least 4 cells"):
         umap_coordinates(vectors[5:9])
+
+
+def test_neighbours_of_many_cells_are_found_exactly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Above 4,096 cells scanpy asks another library by default, whose sparse arrays it cannot always read."""
+    import scanpy as sc
+
+    seen = []
+
+    def lay_out(cells: ad.AnnData, **_: object) -> None:
+        seen.append(cells.obsp["distances"].getnnz(axis=1))
+        cells.obsm["X_umap"] = np.zeros((cells.n_obs, 2), np.float32)
+
+    monkeypatch.setattr(sc.tl, "umap", lay_out)
+    points = umap_coordinates(np.random.default_rng(0).standard_normal((4200, 3)).astype(np.float32))
+    assert points.shape == (4200, 2)
+    assert (seen[0] == 14).all()

@@ -115,15 +115,24 @@ def embed(
             min_coverage=min_coverage,
             counts_policy=counts_policy,
         )
-        say_notes(job, quiet=quiet)
-        blocks = list(_computed(job, num_workers=num_workers, quiet=quiet))
-        vectors = np.concatenate([block.vectors for block in blocks] or [np.zeros(job.shape, np.float32)])
-        health = examine_blocks(job, blocks)
+        vectors, record = embed_job(job, num_workers=num_workers, quiet=quiet)
+    add_to_anndata(adata, vectors, key=key_added, record=record)
+
+
+def embed_job(job: Job, *, num_workers: int = 1, quiet: bool = False) -> tuple[npt.NDArray[np.float32], dict[str, Any]]:
+    """Vectors (cells, dim) of an opened job, in memory, and the record of what made them."""
+    say_notes(job, quiet=quiet)
+    blocks = list(_computed(job, num_workers=num_workers, quiet=quiet))
+    vectors = np.concatenate([block.vectors for block in blocks] or [np.zeros(job.shape, np.float32)])
+    health = examine_blocks(job, blocks)
     say(health, quiet=quiet)
-    adata.obsm[key_added] = vectors
-    records = dict(adata.uns.get("uce", {}))
-    records[key_added] = make_record(job, blocks, health)
-    adata.uns["uce"] = records
+    return vectors, make_record(job, blocks, health)
+
+
+def add_to_anndata(adata: "AnnData", vectors: npt.NDArray[np.float32], *, key: str, record: dict[str, Any]) -> None:
+    """Write `obsm[key]` and, beside the records that are there, `uns["uce"][key]`."""
+    adata.obsm[key] = vectors
+    adata.uns["uce"] = {**adata.uns.get("uce", {}), key: record}
 
 
 def embed_file(

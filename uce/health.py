@@ -66,13 +66,26 @@ class Health:
         return "\n".join([line, *(f"warning: {text}" for text in self.warnings)])
 
 
-def mean_cosine(vectors: Floats) -> float:
+def mean_cosine(vectors: npt.NDArray[np.floating]) -> float:
     """Mean cosine over all pairs of different rows of unit vectors (cells, dim); NaN below two rows."""
     n = len(vectors)
     if n < 2:
         return float("nan")
     total = vectors.sum(axis=0, dtype=np.float64)
     return float((total @ total - n) / (n * (n - 1)))
+
+
+def spectrum(vectors: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
+    """Squared singular values of the centred rows of (cells, dim), largest first."""
+    centred = vectors.astype(np.float64) - vectors.mean(axis=0, dtype=np.float64)
+    gram = centred.T @ centred if centred.shape[1] < len(centred) else centred @ centred.T
+    return np.maximum(np.linalg.eigvalsh(gram)[::-1], 0)
+
+
+def entropy_rank(weights: npt.NDArray[np.float64]) -> float:
+    """How many equal weights these amount to: exp of the Shannon entropy of their shares."""
+    share = weights[weights > 0] / weights.sum()
+    return float(np.exp(-(share * np.log(share)).sum()))
 
 
 def effective_rank(vectors: Floats) -> float:
@@ -82,12 +95,10 @@ def effective_rank(vectors: Floats) -> float:
     """
     if len(vectors) < 2:
         return float("nan")
-    centred = vectors.astype(np.float64) - vectors.mean(axis=0, dtype=np.float64)
-    power = np.linalg.svd(centred, compute_uv=False) ** 2
+    power = spectrum(vectors)
     if power.sum() < 1e-12 * len(vectors):  # rounding alone: every cell has the same vector
         return 1.0
-    share = power[power > 0] / power.sum()
-    return float(np.exp(-(share * np.log(share)).sum()))
+    return entropy_rank(power)
 
 
 def noise_share(first: Floats, second: Floats, spread: float) -> float:

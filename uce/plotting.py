@@ -91,7 +91,10 @@ def umap_coordinates(vectors: npt.NDArray[np.float32], *, seed: int = 0) -> npt.
         # numba and umap-learn warn of their own future, and that a fixed seed runs on one thread.
         warnings.simplefilter("ignore")
         neighbours = min(15, int(there.sum()) - 1)
-        sc.pp.neighbors(cells, n_neighbors=neighbours, use_rep="X", metric="cosine", random_state=seed)
+        # Exact: above 4,096 cells the default asks pynndescent, whose sparse arrays scanpy 1.11 cannot read.
+        sc.pp.neighbors(
+            cells, n_neighbors=neighbours, use_rep="X", metric="cosine", random_state=seed, transformer="sklearn"
+        )
         sc.tl.umap(cells, random_state=seed, init_pos="spectral" if there.sum() > 10 else "random")
     out = np.full((len(vectors), 2), np.nan, np.float32)
     out[there] = cells.obsm["X_umap"]

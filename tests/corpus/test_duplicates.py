@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import sparse
 
-from uce.corpus.duplicates import cell_hashes, first_of_each, gene_words
+from uce.corpus.duplicates import cell_hashes, first_of_each, gene_words, top_gene_hashes
 
 IDS = [f"ENSG{i:011d}" for i in range(40)]
 
@@ -45,3 +45,13 @@ def test_the_first_dataset_keeps_a_cell() -> None:
     hashes = [np.array(part, dtype=np.uint64) for part in ([5, 6, 5], [], [7, 6], [7])]
     assert [mask.tolist() for mask in first_of_each(hashes)] == [[True, True, False], [], [True, False], [False]]
     assert first_of_each([]) == []
+
+
+def test_the_hash_of_the_highest_genes_is_frozen_and_that_of_a_small_cell_is_its_own() -> None:
+    ids = [f"ENSG{i:011d}" for i in range(300)]
+    counts = sparse.csr_matrix(np.stack([np.arange(300), np.arange(300) < 25]).astype(np.int64))
+    assert top_gene_hashes(counts, gene_words(ids)).tolist() == [
+        12633771237041710100,
+        9716410334619803511,
+    ]
+    assert top_gene_hashes(counts, gene_words(ids))[1] == cell_hashes(counts, gene_words(ids))[1]

@@ -93,7 +93,8 @@ def test_a_run_leaves_exactly_its_files_and_a_model_that_loads(
     state = ["manifest.json", "training/state.json", "training/state.safetensors"]
     snapshots = [f"checkpoints/step-{step:08d}/{name}" for step in (8, 12) for name in folder + state]
     own = ["config.yaml", "curves.png", "metrics.jsonl"]
-    assert found == sorted([*snapshots, *(f"toy/{name}" for name in folder), *own])
+    manifest = [f"trained_on/{name}" for name in ("cells.npy", "manifest.json", "near.npy")]
+    assert found == sorted([*snapshots, *(f"toy/{name}" for name in folder + manifest), *own])
     lines = _lines(tmp_path / "run")
     assert [line["step"] for line in lines] == [2, 4, 6, 8, 10, 12]
     assert {"excess", "loss", "loss_gene_only", "loss_rates", "lr", "grad_norm"} <= set(lines[0])

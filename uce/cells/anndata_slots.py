@@ -63,8 +63,23 @@ def stored_source(store: Store, *, kind: str, stack: ExitStack, notes: list[str]
         lambda name: read_numbers(store, "obs", name),
     )
     return Source(
-        store.file, kind, n_cells, slots, cells, organism_of(_uns_texts(store), column_if_there), notes, stack
+        store.file,
+        kind,
+        n_cells,
+        slots,
+        cells,
+        organism_of(_uns_texts(store), column_if_there),
+        notes,
+        stack,
+        obsm={key: partial(_element, store, f"obsm/{key}") for key in store.keys("obsm")},
+        records=lambda: _element(store, "uns/uce") if store.find("uns/uce") is not None else {},
     )
+
+
+def _element(store: Store, path: str) -> Any:
+    from anndata.io import read_elem
+
+    return read_elem(store.need(path))
 
 
 def _matrix_paths(store: Store) -> list[tuple[str, str, str]]:
@@ -188,7 +203,18 @@ def loaded_source(adata: "AnnData") -> Source:
         return cells.text(name) if name in adata.obs.columns else None
 
     organism = organism_of(dict(adata.uns), column_if_there)
-    return Source(file, "AnnData", adata.n_obs, slots, cells, organism, notes, stack)
+    return Source(
+        file,
+        "AnnData",
+        adata.n_obs,
+        slots,
+        cells,
+        organism,
+        notes,
+        stack,
+        obsm={str(key): partial(adata.obsm.__getitem__, key) for key in adata.obsm},
+        records=lambda: dict(adata.uns.get("uce", {})),
+    )
 
 
 def _followed_view(adata: "AnnData") -> tuple["AnnData", Callable[[Rows, bool], Rows]]:

@@ -213,7 +213,7 @@ def open_counts(
     if policy not in ("strict", "round", "invert", "as-is"):
         msg = f"counts policy {policy!r} is none of strict, round, invert, as-is."
         raise UsageError(msg)
-    opened = _open_source(source, genome)
+    opened = open_source(source, genome=genome)
     try:
         opened = keep_genes(opened)
         choice = choose(opened, layer="raw" if use_raw else layer, policy=policy)
@@ -240,7 +240,16 @@ def open_counts(
         raise
 
 
-def _open_source(source: "str | Path | AnnData", genome: str | None) -> Source:
+def open_source(source: "str | Path | AnnData", *, genome: str | None = None) -> Source:
+    """Open a file, folder or AnnData for its tables alone; the caller closes its `stack`.
+
+    Raises
+    ------
+    InputError
+        The source cannot be read.
+    UsageError
+        An option that does not fit the source.
+    """
     if not isinstance(source, str | Path):
         module = sys.modules.get("anndata")
         if module is None or not isinstance(source, module.AnnData):

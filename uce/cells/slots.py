@@ -41,6 +41,8 @@ class Source:
     Attributes
     ----------
     slots : candidates by name ("X", "raw", "layers/counts"), in the order they are stored.
+    obsm : what reads each array of `obsm`, by its key.
+    records : reads `uns["uce"]`, what this package wrote down of its results; empty where it wrote none.
     stamp : size, time and inode of the file when it was opened, () for an object in memory.
     """
 
@@ -52,6 +54,8 @@ class Source:
     organism: str | None = None
     notes: list[str] = field(default_factory=list)
     stack: ExitStack = field(default_factory=ExitStack)
+    obsm: dict[str, Callable[[], Any]] = field(default_factory=dict)
+    records: Callable[[], dict[str, Any]] = dict
     stamp: Callable[[], tuple[int, ...]] = tuple
 
 

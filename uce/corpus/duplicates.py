@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -49,3 +50,28 @@ def first_of_each(hashes: Sequence[Words]) -> list[npt.NDArray[np.bool_]]:
     fresh = np.zeros(len(joined), dtype=bool)
     fresh[first] = True
     return np.split(fresh, np.cumsum([len(part) for part in hashes])[:-1]) if hashes else []
+
+
+def top_gene_hashes(counts: sparse.csr_matrix, words: Words) -> Words:
+    """(cells,) a 64-bit hash of the set of a cell's highest genes: equal counts are not needed, only an equal order.
+
+    The set holds the genes whose count is above that of the 201st: at most 200, all of them tied with none outside, so
+    no rule for ties is needed, and genes that are lost further down do not change it. Where fewer than 30 genes stand
+    out in this way, the set would say little, and the cell has its hash of `cell_hashes`.
+
+    Parameters
+    ----------
+    counts, words
+        As of `cell_hashes`. Counts may have been scaled, or changed in any way that keeps the order of a cell's genes.
+    """
+    bounds = counts.indptr
+    rows = (counts.data[start:stop] for start, stop in pairwise(bounds))
+    cuts = np.array([np.partition(row, -_TOP - 1)[-_TOP - 1] if len(row) > _TOP else 0 for row in rows])
+    high = (counts.data > np.repeat(cuts, np.diff(bounds))).astype(np.int64)
+    top = sparse.csr_matrix((high, counts.indices, bounds), shape=counts.shape, copy=True)  # for it loses entries
+    distinct = np.asarray(top.sum(axis=1)).ravel() >= _LEAST
+    top.eliminate_zeros()
+    return np.where(distinct, cell_hashes(top, words), cell_hashes(counts, words))
+
+
+_TOP, _LEAST = 200, 30

@@ -28,6 +28,7 @@ from uce.model.folders import (
     FILES,
     FORMAT,
     SPECIALS,
+    TRAINED_ON,
     VERSION,
     check_rule,
     check_weights,
@@ -63,6 +64,8 @@ class Model:
         Hash of everything that decides its numbers: weights, settings, rule, kind of vectors.
     info
         What the card says: objective, seed, training data, metrics, licence.
+    folder
+        It was read from.
     """
 
     name: str
@@ -75,6 +78,7 @@ class Model:
     gene_tables: list[dict[str, Any]]
     sha256: str
     info: dict[str, Any] = field(default_factory=dict)
+    folder: Path | None = None
 
 
 def load_model(source: str | Path) -> Model:
@@ -120,6 +124,7 @@ def load_model(source: str | Path) -> Model:
         gene_tables=tables,
         sha256=_identity(facts),
         info=facts["info"],
+        folder=folder,
     )
 
 
@@ -248,7 +253,7 @@ def _write_weights(path: Path, tensors: dict[str, Tensor], names: list[str]) -> 
 
 def _refuse_foreign(folder: Path) -> None:
     """`overwrite` removes what is there, so it must be a model folder and nothing else."""
-    strangers = sorted(item.name for item in folder.iterdir() if item.name not in (*FILES, "training"))
+    strangers = sorted(item.name for item in folder.iterdir() if item.name not in (*FILES, TRAINED_ON, "training"))
     if strangers or not (folder / "config.json").is_file():
         msg = f"{folder} is not only a model folder ({shorten(strangers) or 'no config.json'}). Choose another place."
         raise OutputExistsError(msg)

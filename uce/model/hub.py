@@ -19,7 +19,7 @@ from uce.errors import ModelError, StorageError, UsageError
 from uce.files import printable
 from uce.model.card import split_card, with_front_matter
 from uce.model.checkpoint import load_model
-from uce.model.folders import FILES, find_model
+from uce.model.folders import FILES, MANIFEST, TRAINED_ON, find_model
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -77,7 +77,9 @@ def pack(source: str | Path, *, repo: str) -> Parcel:
     _check_repo(repo)
     folder = find_model(source)
     model = load_model(folder)
+    known = sorted((folder / TRAINED_ON).glob("*"))
     files: dict[str, Path | bytes] = {name: folder / name for name in FILES}
+    files |= {f"{TRAINED_ON}/{path.name}": path for path in known if path.name in MANIFEST}
     files[_CARD] = _card(folder / _CARD, model.info)
     return Parcel(model.name, repo, files)
 

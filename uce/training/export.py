@@ -8,12 +8,16 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from uce.config import read_config
-from uce.errors import InputError, ModelError, StorageError, UsageError
+from uce.corpus.training_manifest import TrainingManifest
+from uce.errors import InputError, ModelError, StorageError, UceError, UsageError
 from uce.files import printable, shorten, user_folder
 from uce.model.checkpoint import Model, load_model, save_model
+from uce.model.folders import TRAINED_ON
+from uce.training.corpus import open_corpus
 from uce.training.records import METRICS, is_number, read_curve, read_validation
 from uce.training.settings import PretrainConfig
 from uce.training.state import newest_snapshot, snapshot_path
+from uce.training.trained_on import write_manifest
 
 log = logging.getLogger(__name__)
 
@@ -74,7 +78,7 @@ def export(
     info = _facts(source) | ({} if scores is None else {"metrics": read_scores(Path(scores))})
     if out is None:
         _make(target.parent)
-    return save_model(
+    folder = save_model(
         target,
         encoder=model.encoder,
         rule=model.rule,
@@ -86,6 +90,23 @@ def export(
         name=name,
         overwrite=overwrite,
     )
+    _add_manifest(source, folder)
+    return folder
+
+
+def _add_manifest(source: "_Source", folder: Path) -> None:
+    """The training manifest of the source, or, for a snapshot, one made of its corpus where that is still at hand."""
+    if source.model.folder and (there := source.model.folder / TRAINED_ON).is_dir():
+        TrainingManifest.read(there).write(folder / TRAINED_ON)
+        return
+    training = source.model.info.get("training")
+    try:
+        corpus = open_corpus(_read_run(source.run).data)
+    except UceError as error:
+        log.info("%s: without a training manifest: %s", folder, error)
+        return
+    if isinstance(training, dict) and training.get("corpus_sha256") == corpus.sha256:
+        write_manifest(folder, corpus, source.run)
 
 
 @dataclass(frozen=True)

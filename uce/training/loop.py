@@ -18,6 +18,7 @@ from uce.training.settings import PretrainConfig
 from uce.training.state import Progress, newest_snapshot, read_state, snapshot_path
 from uce.training.stopping import Stopping
 from uce.training.tracking import check_trackers, tracker_settings
+from uce.training.trained_on import note_corpus, write_manifest
 from uce.training.trainer import Trainer
 
 if TYPE_CHECKING:
@@ -93,6 +94,7 @@ def pretrain(
             if main:
                 with atomic_path(run / "config.yaml") as temporary:
                     write_config(config, temporary)
+                note_corpus(run, found[1].corpus if found else corpus.sha256, corpus)
                 shared = f", {config.run.sharding}" if accelerator.num_processes > 1 else ""
                 say(f"{run}: {accelerator.num_processes} process(es) on {accelerator.device.type}{shared}")
             stopped = trainer.train(stopping)
@@ -106,6 +108,8 @@ def pretrain(
         accelerator.end_training()
     if stopped:
         raise KeyboardInterrupt
+    if main:  # no other process waits for it any more
+        write_manifest(target, corpus, run)
     return target
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from uce.cells.labels import is_labelled
 from uce.cells.sentences import write_sentences
 from uce.training.batch import Batch, pack, to_tensors
 from uce.training.corpus import Corpus, Dataset
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
 Forward = Callable[..., "dict[str, Tensor]"]
 FEWEST_CELLS = 10  # of a type that is asked for
 _AT_ONCE = 32  # cells of one call of the model
-_NO_TYPE = ("", "unknown", "nan", "na", "none", "unassigned", "unannotated")
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,7 +104,7 @@ def _open(dataset: Dataset, config: "PretrainConfig") -> Probe | None:
     if labels is None:
         return None
     labels = labels.astype(str)
-    known = np.flatnonzero(~np.isin(np.char.lower(labels), _NO_TYPE))[: config.validation.probe_cells]
+    known = np.flatnonzero(is_labelled(labels))[: config.validation.probe_cells]
     _, code, cells = np.unique(labels[known], return_inverse=True, return_counts=True)
     if np.count_nonzero(cells >= FEWEST_CELLS) < 2:
         return None

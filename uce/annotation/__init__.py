@@ -1,0 +1,1 @@
+"""Labels for new cells from a labelled reference, with a confidence that means something, or `unknown`."""

@@ -1,0 +1,300 @@
+"""Judge embeddings of labelled cells beside baselines and controls: `uce.evaluate`."""
+
+from collections.abc import Iterable, Sequence
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from uce.cells.counts import Policy, open_source
+from uce.corpus.training_manifest import TrainingManifest
+from uce.devices import pick_device, pick_precision
+from uce.engines import Settings as Computing
+from uce.errors import ModelError, UsageError
+from uce.evaluation.baselines import BASELINES
+from uce.evaluation.context import Settings
+from uce.evaluation.embeddings import Embedding
+from uce.evaluation.reading import Columns, CountsOptions, Judged, read_cells
+from uce.evaluation.results import EvalResult
+from uce.evaluation.runner import judge
+from uce.evaluation.tasks import TASKS
+from uce.files import make_folder, nearest, refuse_overwrite
+from uce.genes.resolver import MIN_SHARE
+from uce.model.checkpoint import Model, load_model
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+DEFAULT_MODEL = "uce-mini"
+DEFAULT_BASELINES = tuple(BASELINES)
+
+
+def evaluate(
+    data: "str | Path | AnnData",
+    *,
+    label_key: str,
+    batch_key: str | None = None,
+    group_key: str | None = None,
+    dataset_key: str | None = None,
+    assay_key: str | None = None,
+    embeddings: Sequence[str] | None = None,
+    model: str | Path | Model | None = None,
+    baselines: Sequence[str] = DEFAULT_BASELINES,
+    tasks: Sequence[str] | None = None,
+    species: str | None = None,
+    gene_column: str | None = None,
+    min_coverage: float = MIN_SHARE,
+    layer: str | None = None,
+    use_raw: bool = False,
+    counts_policy: Policy = "invert",
+    genome: str | None = None,
+    max_cells: int = 20_000,
+    seeds: int = 3,
+    seed: int = 0,
+    manifest: str | Path | None = None,
+    random_split: bool = False,
+    precision: str = "auto",
+    device: str = "auto",
+    batch_size: int | None = None,
+    threads: int = 2,
+    output: str | Path | None = None,
+    overwrite: bool = False,
+    quiet: bool = False,
+) -> EvalResult:
+    """Judge embeddings of labelled cells beside baselines and controls, on the same cells. `data` is not changed.
+
+    Parameters
+    ----------
+    data
+        `.h5ad`, AnnData zarr, or an AnnData.
+    label_key, batch_key
+        Columns of `obs`: what a cell is, and its technical batch.
+    group_key, dataset_key, assay_key
+        Columns of independent units (donor, study, technology). Labels are carried to whole units that were held out,
+        of the largest kind that is given, and intervals come from drawing units; a batch stands in for a donor.
+    embeddings
+        Keys of `obsm` to judge. Left out: `X_uce` where it is there, else none.
+    model
+        Also embed the cells with this model and judge it. Left out: `uce-mini` where no embedding is judged; the
+        baselines that need gene vectors take the model that made the first embedding, where it is known and installed.
+    baselines
+        Names in `uce.evaluation.baselines.BASELINES`.
+    tasks
+        Names in `uce.evaluation.tasks.TASKS`; all if left out.
+    species, gene_column, min_coverage, layer, use_raw, counts_policy, genome
+        Where the counts are and how genes are found, as for `uce.embed`.
+    max_cells, seeds, seed
+        More cells are drawn from `seeds` times, stratified by batch and label; `seeds` is also the number of copies of
+        baselines that start from random numbers.
+    manifest
+        Training manifest to look for these cells in, beside the one that the model brings.
+    random_split
+        Where there are no independent units, allow a split by cells; its scores are marked.
+    precision, device, batch_size, threads
+        How to compute.
+    output
+        Folder for `report.html`, `results.json`, `results.tsv`, `predictions.tsv.gz`. A run that was killed goes on
+        where it was when it is given the same folder.
+    overwrite
+        Replace a report that is there.
+    quiet
+        No progress on stderr.
+
+    Raises
+    ------
+    UsageError
+        A column, key, task or baseline that is not there; the nearest one is offered.
+    InputError
+        The file cannot be read, or no cell has a label.
+    OutputExistsError
+        The folder has a report and `overwrite` is false.
+
+    Examples
+    --------
+    >>> import uce
+    >>> result = uce.evaluate("lung.h5ad", label_key="cell_type", batch_key="donor", output="report")  # doctest: +SKIP
+    >>> result.table().query("headline")                                                               # doctest: +SKIP
+    """
+    _refuse_unknown("baseline", baselines, BASELINES)
+    chosen_tasks = {name: TASKS[name] for name in _refuse_unknown("task", tasks or list(TASKS), TASKS)}
+    settings = Settings(
+        max_cells=_at_least("max_cells", max_cells, 50),
+        seeds=_at_least("seeds", seeds, 1),
+        seed=seed,
+        manifest=None if manifest is None else Path(manifest),
+        random_split=random_split,
+        threads=_at_least("threads", threads, 1),
+    )
+    if settings.manifest is not None:
+        TrainingManifest.read(settings.manifest)  # a wrong path is said before the work
+    folder = None if output is None else make_folder(output)
+    if folder is not None:
+        refuse_overwrite(folder / "results.json", overwrite=overwrite)
+    judged = read_judged(
+        data,
+        Columns(label_key, batch_key, group_key, dataset_key, assay_key),
+        embeddings=embeddings,
+        model=model,
+        computing=Computing(pick_device(device), pick_precision(precision), seed, 1, batch_size),
+        options=CountsOptions(species, gene_column, min_coverage, layer, use_raw, counts_policy, genome),
+        settings=settings,
+    )
+    return judge(judged, list(baselines), chosen_tasks, settings, folder=folder, quiet=quiet)
+
+
+def evaluate_cross(
+    first: "str | Path | AnnData",
+    second: "str | Path | AnnData",
+    *,
+    label_key: str,
+    batch_key: str | None = None,
+    group_key: str | None = None,
+    embeddings: Sequence[str] = (),
+    model: str | Path | Model = DEFAULT_MODEL,
+    label_map: str | Path | None = None,
+    orthologs: str | Path | None = None,
+    species: tuple[str | None, str | None] = (None, None),
+    max_cells: int = 20_000,
+    seed: int = 0,
+    precision: str = "auto",
+    device: str = "auto",
+    batch_size: int | None = None,
+    output: str | Path | None = None,
+    overwrite: bool = False,
+    quiet: bool = False,
+) -> EvalResult:
+    """Carry labels between two data sets, of one species or of two, both ways, beside baselines and controls.
+
+    Parameters
+    ----------
+    first, second
+        `.h5ad`, AnnData zarr, or AnnData, each with raw counts and the columns that are named.
+    label_key, batch_key, group_key
+        Columns of `obs` of both; see `evaluate`.
+    embeddings
+        Keys of `obsm` that both have, in one space.
+    model
+        Embeds both.
+    label_map
+        CSV that says which labels are the same, see `uce.evaluation.label_map.read_label_map`; without it those of
+        equal names.
+    orthologs
+        CSV of pairs of genes, see `uce.genes.orthologs.read_orthologs`; without it those of the bundled tables.
+    species
+        Of the first and of the second; found by their gene names if left out.
+    max_cells, seed, precision, device, batch_size, output, overwrite, quiet
+        As for `evaluate`.
+
+    Raises
+    ------
+    UsageError, InputError, OutputExistsError
+        As of `evaluate`; or no label is shared.
+    """
+    from uce.evaluation.cross import judge_cross
+
+    folder = None if output is None else make_folder(output)
+    if folder is not None:
+        refuse_overwrite(folder / "results.json", overwrite=overwrite)
+    loaded = model if isinstance(model, Model) else load_model(model)
+    sides = [
+        read_cells(
+            data,
+            Columns(label_key, batch_key, group_key),
+            keys=embeddings,
+            model=loaded,
+            computing=Computing(pick_device(device), pick_precision(precision), seed, 1, batch_size),
+            options=CountsOptions(species=name),
+            max_cells=_at_least("max_cells", max_cells, 50),
+            seed=seed,
+        )
+        for data, name in zip((first, second), species, strict=True)
+    ]
+    given = [
+        (Embedding(key, sides[0].given[key], "given", "in the files"), Embedding(key, sides[1].given[key], "given"))
+        for key in embeddings
+        if all(key in side.given for side in sides)
+    ]
+    return judge_cross(
+        sides[0].cells,
+        sides[1].cells,
+        given,
+        Settings(seed=seed),
+        label_map=label_map,
+        orthologs=orthologs,
+        folder=folder,
+        quiet=quiet,
+    )
+
+
+def read_judged(
+    data: "str | Path | AnnData",
+    columns: Columns,
+    *,
+    embeddings: Sequence[str] | None,
+    model: str | Path | Model | None,
+    computing: Computing,
+    options: CountsOptions,
+    settings: Settings,
+) -> Judged:
+    """Decide which embeddings and which model are judged, and read what they need.
+
+    Raises
+    ------
+    UsageError, InputError, ModelError
+        As of `evaluate`.
+    """
+    keys, records = _keys_and_records(data, embeddings, options.genome)
+    wanted = model is not None or not keys
+    loaded = _model(model, keys, records)
+    judged = read_cells(
+        data,
+        columns,
+        keys=keys,
+        model=loaded,
+        computing=computing,
+        options=options,
+        need_model=wanted,
+        max_cells=settings.max_cells,
+        draws=settings.seeds,
+        seed=settings.seed,
+    )
+    return replace(judged, embed=wanted)
+
+
+def _keys_and_records(
+    data: "str | Path | AnnData", embeddings: Sequence[str] | None, genome: str | None
+) -> tuple[list[str], dict[str, Any]]:
+    opened = open_source(data, genome=genome)
+    with closing(opened.stack):
+        if embeddings is None:
+            embeddings = ["X_uce"] if "X_uce" in opened.obsm else []
+        return list(dict.fromkeys(embeddings)), dict(opened.records())
+
+
+def _model(model: str | Path | Model | None, keys: Sequence[str], records: dict[str, Any]) -> Model | None:
+    """The model that was asked for, else the one that made the first embedding, else the bundled one."""
+    if isinstance(model, Model):
+        return model
+    if model is not None:
+        return load_model(model)
+    recorded = next((str(records[key]["model"]) for key in keys if "model" in records.get(key, {})), DEFAULT_MODEL)
+    try:
+        return load_model(recorded)
+    except ModelError:  # not installed here; what needs a model says so
+        return None
+
+
+def _refuse_unknown(what: str, names: Sequence[str], known: Iterable[str]) -> list[str]:
+    choices = sorted(known)
+    for name in names:
+        if name not in choices:
+            msg = f"{what} {name!r} is not known.{nearest(name, choices)} There are: {', '.join(choices)}."
+            raise UsageError(msg)
+    return list(dict.fromkeys(names))
+
+
+def _at_least(name: str, value: int, least: int) -> int:
+    if value < least:
+        msg = f"--{name.replace('_', '-')} {value}: must be {least} or more."
+        raise UsageError(msg)
+    return value

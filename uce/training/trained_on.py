@@ -1,0 +1,81 @@
+"""The training manifest of a run: every cell that its settings show to the model, and no other."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from uce.corpus.duplicates import Words, cell_hashes, top_gene_hashes
+from uce.corpus.training_manifest import TrainingManifest
+from uce.files import atomic_path, sha256_arrays
+from uce.model.folders import TRAINED_ON
+
+if TYPE_CHECKING:
+    from uce.training.corpus import Corpus, Dataset
+
+_BLOCK = 4096
+_EARLIER = "earlier_corpora.txt"  # of a run: SHA-256 of each corpus that it was trained on before it got another
+
+
+def training_manifest(corpus: "Corpus", *, lacking: str = "") -> TrainingManifest:
+    """The manifest of an opened corpus: the cells of its split, without the datasets that are left out.
+
+    Reads all of these cells once.
+
+    Parameters
+    ----------
+    lacking
+        In words, what else was trained on.
+    """
+    hashes = [_hashes(dataset) for dataset in corpus.datasets]
+    words = {dataset.species: np.sort(dataset.vocabulary.gene_keys) for dataset in corpus.datasets}
+    tables = {str(table["species"]): table for table in corpus.tables}
+    return TrainingManifest(
+        datasets=tuple(
+            {"dataset": dataset.name, **dataset.facts, "species": dataset.species, "cells": dataset.n_cells}
+            for dataset in corpus.datasets
+        ),
+        genes={
+            species: {
+                "encoder": str(tables[species]["encoder"]),
+                "table": str(tables[species]["sha256"]),
+                "words": sha256_arrays(keys),
+            }
+            for species, keys in words.items()
+        },
+        cells=tuple(exact for exact, _ in hashes),
+        near=tuple(near for _, near in hashes),
+        corpora=(corpus.sha256,),
+        lacking=lacking,
+    )
+
+
+def _hashes(dataset: "Dataset") -> tuple[Words, Words]:
+    words = dataset.vocabulary.gene_keys[dataset.vocabulary.ranks]
+    exact, near = [], []
+    for shard, size in enumerate(dataset.shards):
+        for start in range(0, size, _BLOCK):
+            counts = dataset.fetch(shard, start, min(start + _BLOCK, size))
+            exact.append(cell_hashes(counts, words))
+            near.append(top_gene_hashes(counts, words))
+    return np.sort(np.concatenate(exact)), np.sort(np.concatenate(near))
+
+
+def note_corpus(run: Path, before: str, corpus: "Corpus") -> None:
+    """Remember that a run was trained on another corpus before: its cells may not be at hand when it ends."""
+    known = _earlier(run)
+    if before != corpus.sha256 and before not in known:
+        with atomic_path(run / _EARLIER) as temporary:
+            temporary.write_text("".join(f"{sha256}\n" for sha256 in [*known, before]), encoding="utf-8")
+
+
+def write_manifest(model: Path, corpus: "Corpus", run: Path) -> None:
+    """Put the manifest of a run into the folder of its model."""
+    others = [sha256 for sha256 in _earlier(run) if sha256 != corpus.sha256]
+    lacking = f"the cells of {len(others)} other corpora that its training began with" if others else ""
+    training_manifest(corpus, lacking=lacking).write(model / TRAINED_ON)
+
+
+def _earlier(run: Path) -> list[str]:
+    path = run / _EARLIER
+    return path.read_text(encoding="utf-8").split() if path.is_file() else []
