@@ -115,8 +115,8 @@ def evaluate(
     >>> result = uce.evaluate("lung.h5ad", label_key="cell_type", batch_key="donor", output="report")  # doctest: +SKIP
     >>> result.table().query("headline")                                                               # doctest: +SKIP
     """
-    _refuse_unknown("baseline", baselines, BASELINES)
-    chosen_tasks = {name: TASKS[name] for name in _refuse_unknown("task", tasks or list(TASKS), TASKS)}
+    known_names("baseline", baselines, BASELINES)
+    chosen_tasks = {name: TASKS[name] for name in known_names("task", tasks or list(TASKS), TASKS)}
     settings = Settings(
         max_cells=_at_least("max_cells", max_cells, 50),
         seeds=_at_least("seeds", seeds, 1),
@@ -284,7 +284,14 @@ def _model(model: str | Path | Model | None, keys: Sequence[str], records: dict[
         return None
 
 
-def _refuse_unknown(what: str, names: Sequence[str], known: Iterable[str]) -> list[str]:
+def known_names(what: str, names: Sequence[str], known: Iterable[str]) -> list[str]:
+    """`names` without repeats.
+
+    Raises
+    ------
+    UsageError
+        One of them is not among the known ones; the nearest is offered.
+    """
     choices = sorted(known)
     for name in names:
         if name not in choices:

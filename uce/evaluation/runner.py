@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 import uce
 from uce.evaluation.alignment import check_alignment, check_columns
 from uce.evaluation.candidates import Candidate, gather
+from uce.evaluation.cells import Cells
 from uce.evaluation.context import Context, Settings
 from uce.evaluation.controls import check_controls, make_controls
 from uce.evaluation.embeddings import Embedding
@@ -123,7 +124,12 @@ def _run_all(
 ) -> tuple[_Found, dict[str, str]]:
     """All passes; and per row whose vectors do not belong to these labels, the words that refuse it."""
     found, refused = _Found(), {}
-    passes = [_Pass(number, candidate, judged, settings) for number, candidate in _passes(judged, candidates, settings)]
+    # The same objects for every row: what a task keeps by them is found once.
+    drawn = [judged.cells.take(draw) for draw in judged.draws] if len(judged.draws) > 1 else [judged.cells]
+    passes = [
+        _Pass(number, candidate, judged.draws[number % len(drawn)], drawn[number % len(drawn)], settings)
+        for number, candidate in _passes(judged, candidates, settings)
+    ]
     asked = [[name for name, task in tasks.items() if _is_asked(task, one, passes[0])] for one in passes]
     with Progress("evaluating", sum(map(len, asked)), unit="tasks", quiet=quiet) as progress:
         for one, names in zip(passes, asked, strict=True):
@@ -159,9 +165,11 @@ def _is_asked(task: Task, one: "_Pass", first: "_Pass") -> bool:
 class _Pass:
     """One row on one draw of the cells; what it needs is made when it is first asked, and forgotten after the last."""
 
-    def __init__(self, number: int, candidate: Candidate, judged: Judged, settings: Settings) -> None:
+    def __init__(
+        self, number: int, candidate: Candidate, draw: NDArray[np.int64], cells: Cells, settings: Settings
+    ) -> None:
         self.number, self.candidate = number, candidate
-        self._judged, self._settings = judged, settings
+        self._draw, self._cells, self._settings = draw, cells, settings
         self._made: tuple[Context, Embedding] | None = None
 
     @property
@@ -179,12 +187,8 @@ class _Pass:
         if self.candidate.embedding is None:
             raise NotPossible(self.candidate.note)
         if self._made is None:
-            draws = self._judged.draws
-            draw = draws[self.number if len(draws) > 1 else 0]
-            embedding = self.candidate.embedding.take(draw).finite()
-            cells = self._judged.cells.take(draw)
-            settings = replace(self._settings, seed=self._settings.seed + self.number)
-            self._made = Context(cells, settings).of(embedding), embedding
+            embedding = self.candidate.embedding.take(self._draw).finite()
+            self._made = Context(self._cells, self._settings).of(embedding), embedding
         return self._made
 
     def forget(self) -> None:

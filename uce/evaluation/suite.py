@@ -13,7 +13,7 @@ import uce
 from uce.config import config_to_dict, read_config, write_config
 from uce.errors import InputError, ModelError, UsageError
 from uce.evaluation.baselines import BASELINES
-from uce.evaluation.evaluate import evaluate
+from uce.evaluation.evaluate import evaluate, known_names
 from uce.evaluation.results import plain
 from uce.evaluation.tasks import TASKS
 from uce.files import atomic_path, make_folder, sha256_file, write_json
@@ -88,6 +88,8 @@ class Suite:
         if not names or len(set(names)) < len(names):
             msg = "datasets: one or more are needed, each with a name of its own."
             raise UsageError(msg)
+        known_names("baseline", self.baselines, BASELINES)
+        known_names("task", self.tasks, TASKS)
 
 
 @dataclass(frozen=True, eq=False)

@@ -126,13 +126,18 @@ def _quantiles(values: Numbers, n_groups: int) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def _p_value(differences: Numbers, n_groups: int) -> float:
-    """Two-sided, of no difference: the p at which the interval would touch 0."""
-    from scipy.stats import norm, t
+def _p_value(difference: float, drawn: Numbers, n_groups: int) -> float:
+    """Two-sided, of no difference: Student's t of the difference over the spread of the draws.
 
-    beyond = min((differences <= 0).mean(), (differences >= 0).mean())
-    beyond = min(max(beyond, 0.5 / len(differences)), 0.5)
-    return float(2 * t.cdf(norm.ppf(beyond) / _widening(n_groups), n_groups - 1))
+    Counting the draws beyond 0 could not tell a small p from a smaller one, and no p of few groups would outlive the
+    correction for many rows.
+    """
+    from scipy.stats import t
+
+    spread = float(drawn.std()) * _widening(n_groups)
+    if not spread:
+        return float(difference == 0)
+    return float(2 * t.sf(abs(difference) / spread, n_groups - 1))
 
 
 def compare(
@@ -192,13 +197,14 @@ def _paired(mine: Columns, others: Columns, column: str, draws: int, seed: int) 
         by, note = "cell", f"{len(names)} groups are too few: the interval is over cells, too narrow to call one better"
     drawn = bootstrap(sums, _difference, times=times, draws=draws, seed=seed)
     low, high = _quantiles(drawn, int(times.sum())) if len(here) > 1 else (NAN, NAN)
+    difference = float(_difference(np.tensordot(times.astype(float), sums, axes=1)))
     return {
-        "difference": float(_difference(np.tensordot(times.astype(float), sums, axes=1))),
+        "difference": difference,
         "median": float(np.median(drawn)),
         "low": low,
         "high": high,
         "share_above": float((drawn > 0).mean()),
-        "p": _p_value(drawn, len(names)) if by == "group" else NAN,
+        "p": _p_value(difference, drawn, len(names)) if by == "group" else NAN,
         "n_cells": len(here),
         "n_groups": len(names),
         "by": by,

@@ -23,6 +23,7 @@ _HOW_TO_READ = (
     "Means of rows that could be judged on different numbers of sets are not comparable; differences are.",
     "Scores that are suspect, failed or skipped are in no mean; the page of each set says why.",
 )
+_ALL = "All sets"
 _SEEN = {"clean": "no", "unknown": "not known"}
 
 
@@ -33,7 +34,9 @@ def write_suite_report(result: "SuiteResult", path: Path) -> Path:
         top = [html.banner("No data set could be judged.")]
         return html.write_page(path, html.page(result.suite.name, top, [_problems(result)]))
     groups = _groups(result, table)
-    sections = [html.section("Pictures", *(_picture_of(title, part) for title, part in groups))]
+    sections = [
+        html.section("Pictures", *(_picture_of(title, part, _of_group(table, title)) for title, part in groups))
+    ]
     sections += [html.section(title, *(_standing_table(title, rows) for rows in part)) for title, part in groups]
     sections += [_set_by_set(table), _sets(result), _problems(result)]
     sections.append(html.section("How to read this", html.bullets(_HOW_TO_READ)))
@@ -47,7 +50,7 @@ def write_summary(result: "SuiteResult", path: Path) -> None:
     lines = [f"# {result.suite.name}", "", f"Model: `{result.suite.model}`. " + " ".join(_HOW_TO_READ), ""]
     if not table.empty:
         groups = _groups(result, table)
-        lines += [*_verdicts(groups), ""]
+        lines += [*(f"- {sentence}" for sentence in _verdicts(groups)), ""]
         for title, part in groups:
             lines += [f"## {title}", ""]
             for rows in part:
@@ -69,7 +72,7 @@ def _groups(result: "SuiteResult", table: pd.DataFrame) -> list[tuple[str, list[
     first = str(table[table["kind"] == "own"]["embedding"].iloc[0]) if (table["kind"] == "own").any() else ""
     seed = result.suite.seed
     parts = [(f"Sets not trained on ({unseen['dataset'].nunique()})", unseen)]
-    parts.append((f"All sets ({table['dataset'].nunique()})", table))
+    parts.append((f"{_ALL} ({table['dataset'].nunique()})", table))
     found = [
         (title, [rows for metric in _headline(table) if (rows := standings(part, metric, first, seed=seed))])
         for title, part in parts
@@ -77,8 +80,13 @@ def _groups(result: "SuiteResult", table: pd.DataFrame) -> list[tuple[str, list[
     return [(title, rows) for title, rows in found if rows]
 
 
+def _of_group(table: pd.DataFrame, title: str) -> pd.DataFrame:
+    return table if title.startswith(_ALL) else table[table["seen"] == "clean"]
+
+
 def _headline(table: pd.DataFrame) -> list[str]:
-    return list(dict.fromkeys(table[table["headline"]]["metric"]))
+    """The metrics that stand in the main picture and have a better side."""
+    return list(dict.fromkeys(table[table["headline"] & (table["better"] != "neither")]["metric"]))
 
 
 def _verdicts(groups: Sequence[tuple[str, list[list[Standing]]]]) -> list[str]:
@@ -98,7 +106,8 @@ def _clause(name: str, row: Standing) -> str:
     word = "ahead of" if row.difference > 0 else "behind"
     interval = "" if np.isnan(row.difference_low) else f", {row.difference_low:+.3f} to {row.difference_high:+.3f}"
     doubt = "" if sure else " (no more than chance would do)" if interval else " (too few sets for an interval)"
-    return f"{word} {name} by {abs(row.difference):.3f}{interval}{doubt}, {row.wins} sets won and {row.losses} lost"
+    sets = row.wins + row.ties + row.losses
+    return f"{word} {name} by {abs(row.difference):.3f}{interval}{doubt}, better in {row.wins} of {sets} sets"
 
 
 _NAMES = (
@@ -151,19 +160,22 @@ def _sortable(row: Standing) -> list[object]:
     return values
 
 
-def _picture_of(title: str, part: Sequence[Sequence[Standing]]) -> html.Html:
-    """Means of every row, a panel per metric, with intervals where there are any."""
-    kinds = {row.embedding: row.kind for rows in part for row in rows}
-    order = list(kinds)
+def _picture_of(title: str, part: Sequence[Sequence[Standing]], table: pd.DataFrame) -> html.Html:
+    """Means of every row, a panel per metric, with intervals where there are any; every set as a faint dot."""
+    kinds = dict(zip(table["embedding"], table["kind"], strict=True))
     look = looks(kinds)
+    part = [rows for rows in part if len(rows) > 1]
+    order = [name for name in kinds if any(row.embedding == name for rows in part for row in rows)]
     with style():
         columns = 2
         lines = -(-len(part) // columns)
         figure = new_figure(0.5 + lines * (0.55 + 0.16 * len(order)), width=7.6)
         panels = figure.subplots(lines, columns, sharey=True, squeeze=False).ravel()
         for axes, rows in zip(panels, part, strict=False):
+            wide = _wide(table, rows[0].metric)
             for row in rows:
                 y = order.index(row.embedding)
+                axes.plot(wide[row.embedding], np.full(len(wide), y), "|", color="#b9bec3", ms=6, mew=0.8, zorder=1)
                 if not np.isnan(row.low):
                     axes.plot([row.low, row.high], [y, y], color=look[row.embedding].colour, lw=1.2, zorder=2)
                 draw_point(axes, row.mean, y, look[row.embedding])
@@ -177,9 +189,8 @@ def _picture_of(title: str, part: Sequence[Sequence[Standing]]) -> html.Html:
             axes.set_visible(False)
         alt = "; ".join(f"{words(r[0].metric)}: best {r[0].embedding} {r[0].mean:.3f}" for r in part)
         drawn = picture(figure, f"Mean scores over data sets. {alt}")
-    return html.figure(
-        drawn, title, "Mean over data sets; bars are 95 % intervals over sets, where there are six.", wide=True
-    )
+    caption = "Mean over data sets; a fine stroke is one set; bars are 95 % intervals over sets, where there are six."
+    return html.figure(drawn, title, caption, wide=True)
 
 
 def _wide(table: pd.DataFrame, metric: str) -> pd.DataFrame:
