@@ -132,7 +132,8 @@ def embed_job(job: Job, *, num_workers: int = 1, quiet: bool = False) -> tuple[n
 def add_to_anndata(adata: "AnnData", vectors: npt.NDArray[np.float32], *, key: str, record: dict[str, Any]) -> None:
     """Write `obsm[key]` and, beside the records that are there, `uns["uce"][key]`."""
     adata.obsm[key] = vectors
-    adata.uns["uce"] = {**adata.uns.get("uce", {}), key: record}
+    there = adata.uns.get("uce")
+    adata.uns["uce"] = {**(there if isinstance(there, dict) else {}), key: record}
 
 
 def embed_file(

@@ -133,7 +133,7 @@ def add_embedding(
     for block in vectors:
         target[start : start + len(block)] = block
         start += len(block)
-    if "uce" not in file["uns"]:
+    if not isinstance(file["uns"].get("uce"), h5py.Group):  # nothing, or no records of ours
         write_elem(file["uns"], "uce", {})
     if key in file["uns"]["uce"]:
         del file["uns"]["uce"][key]

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from uce.evaluation.calibration import (
     brier,
     classwise_ece,
+    coverage_area,
     coverage_at,
     coverage_curve,
     ece,
@@ -123,6 +124,14 @@ def test_coverage_by_hand() -> None:
     assert coverage_at(confidence, correct) == pytest.approx(0.6)
     assert coverage_at(confidence, ~correct) == 0
     assert coverage_at(confidence, np.ones(5, dtype=bool)) == 1
+
+
+def test_the_area_is_the_mean_over_all_numbers_of_cells_in_any_order_of_equal_ones() -> None:
+    correct = np.asarray([True, True, False, True, False])
+    assert coverage_area(np.linspace(1, 0.5, 5), correct) == pytest.approx(np.mean([1, 1, 2 / 3, 3 / 4, 3 / 5]))
+    assert coverage_area(np.full(5, 0.7), correct) == pytest.approx(3 / 5)
+    ties = np.repeat([0.9, 0.5], [900, 100])  # 900 cells of one confidence are most of the area, not one of two points
+    assert coverage_area(ties, ties > 0.6) == pytest.approx(np.minimum(1, 900 / np.arange(1, 1001)).mean())
 
 
 def _values(world: World) -> dict[str, float]:

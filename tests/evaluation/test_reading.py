@@ -90,6 +90,18 @@ def test_draws_hold_every_stratum_and_point_into_the_cells(adata: ad.AnnData) ->
     assert all(np.array_equal(a, b) for a, b in zip(judged.draws, again.draws, strict=True))
 
 
+def test_cells_of_one_name_are_told_apart(adata: ad.AnnData) -> None:
+    adata.obs_names = ["alike", "alike", *(f"c{i}" for i in range(38))]
+    names = read_cells(adata, Columns("cell_type")).cells.names
+    assert names[:2].tolist() == ["alike (row 0)", "alike (row 1)"]
+    assert len(set(names)) == len(names)
+
+
+def test_more_strata_than_cells_are_cut_to_the_size() -> None:
+    labels = np.array([f"l{i}" for i in range(300)])
+    assert len(stratified(labels, labels, 100, np.random.default_rng(0))) == 100
+
+
 @settings(max_examples=40, deadline=None)
 @given(st.lists(st.integers(1, 200), min_size=1, max_size=8), st.integers(10, 400))
 def test_stratified_draws_keep_the_size_and_the_rare(sizes: list[int], size: int) -> None:

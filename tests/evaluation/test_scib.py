@@ -224,7 +224,13 @@ def context(worker: Worker) -> Context:
     own = Settings(threads=1)
     task._workers[own] = worker
     counts = np.random.default_rng(5).poisson(1.0, size=(N, 30)).astype(float)
-    return Context(cells_of(np.arange(N) % 3, np.arange(N) // 3 % 2, counts), own)
+    return with_components(Context(cells_of(np.arange(N) % 3, np.arange(N) // 3 % 2, counts), own))
+
+
+def with_components(context: Context) -> Context:
+    """The same, with components before integration that batches have a share in, in place of those of the counts."""
+    task._before[context.cells] = planted(np.arange(N) // 3 % 2)[:, :5]
+    return context
 
 
 def cells_of(labels: NDArray[Any], batches: NDArray[Any] | None, counts: NDArray[np.float64] | None = None) -> Cells:
@@ -249,26 +255,18 @@ def planted(codes: NDArray[np.int64]) -> Floats:
 
 
 @pytest.fixture(scope="module")
-def by_label(context: Context, pca_before: None) -> Findings:
+def by_label(context: Context) -> Findings:
     return task.run(context, Embedding("by label", planted(np.arange(N) % 3), "given"))
 
 
 @pytest.fixture(scope="module")
-def by_batch(context: Context, pca_before: None) -> Findings:
+def by_batch(context: Context) -> Findings:
     return task.run(context, Embedding("by batch", planted(np.arange(N) // 3 % 2), "given"))
 
 
 @pytest.fixture(scope="module")
-def random(context: Context, pca_before: None) -> Findings:
+def random(context: Context) -> Findings:
     return task.run(context, Embedding("random", noise(3), "control"))
-
-
-@pytest.fixture(scope="module")
-def pca_before() -> Iterator[None]:
-    """Components before integration that batches have a share in, in place of those of the counts."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(task.pca, "embed", lambda cells, train, seed: planted(np.arange(len(cells)) // 3 % 2)[:, :5])
-        yield
 
 
 def test_labels_apart_or_batches_apart_swap_the_families(by_label: Findings, by_batch: Findings) -> None:
@@ -296,6 +294,20 @@ def test_other_embeddings_change_no_number(
     assert values_of(again) == values_of(by_label)
 
 
+@pytest.mark.parametrize("seed", [3, 13])
+def test_kbet_is_not_decided_by_rounding(worker: Worker, seed: int) -> None:
+    labels, batches = np.arange(N) % 3, np.arange(N) // 3 % 2
+    exact = noise(seed).astype(np.float64) + 10 * np.eye(DIM)[labels] + np.eye(DIM)[4 + batches]
+    found = set()
+    for rounding in np.arange(10) * 1e-7:
+        x = (exact * (1 + rounding * np.random.default_rng(99).normal(size=exact.shape))).astype(np.float32)
+        near = find_neighbors(x, 50)
+        arrays = {"vectors": x, "labels": labels, "batches": batches, "indices": near.indices}
+        answer = worker.ask({**arrays, "distances": near.distances}, ["kbet_per_label"])["parts"]["kbet_per_label"]
+        found.add(round(answer["values"]["kbet"], 6))
+    assert len(found) == 1
+
+
 def test_the_scores_say_what_they_are_of(by_label: Findings) -> None:
     assert [(score.metric, score.family) for score in by_label.scores] == list(task.METRICS)
     assert {score.n_cells for score in by_label.scores} == {N}
@@ -305,14 +317,14 @@ def test_the_scores_say_what_they_are_of(by_label: Findings) -> None:
     assert by_label.details["notes"] == []
 
 
-def test_arrays_of_the_caller_stay_as_they_are(worker: Worker) -> None:
+def test_arrays_of_the_caller_stay_as_they_are() -> None:
     x, labels, batches = planted(np.arange(N) % 3), np.arange(N) % 3, np.arange(N) % 2
     found = find_neighbors(x, 90)
     arrays = [x, labels.astype(str), batches.astype(str), found.indices, found.distances]
     kept = [values.copy() for values in arrays]
     for values in arrays:
         values.setflags(write=False)
-    scib_table(x, arrays[1], arrays[2], found, worker)
+    scib_table(x, arrays[1], arrays[2], found, Canned(), before=x)
     assert all(np.array_equal(one, other) for one, other in zip(arrays, kept, strict=True))
 
 
@@ -323,38 +335,43 @@ def statuses(findings: Findings | Table) -> dict[str, tuple[str, str]]:
     return {score.metric: (score.status, score.note) for score in findings.scores}
 
 
-@pytest.mark.parametrize(
-    ("batches", "why"), [(np.zeros(N, int), "there is one batch only"), (None, "no batches were given")]
-)
-def test_one_batch_leaves_biology(context: Context, batches: NDArray[Any] | None, why: str, pca_before: None) -> None:
-    alone = Context(cells_of(np.arange(N) % 3, batches), context.settings)
+def test_one_batch_leaves_biology(context: Context) -> None:
+    alone = with_components(Context(cells_of(np.arange(N) % 3, np.zeros(N, int)), context.settings))
     findings = task.run(alone, Embedding("x", planted(np.arange(N) % 3), "given"))
     found = statuses(findings)
-    assert {found[metric] for metric in BATCH} == {("undefined", why)}
+    assert {found[metric] for metric in BATCH} == {("undefined", "there is one batch only")}
     assert {found[metric][0] for metric in (*BIO, "scib_bio")} == {"ok"}
     assert found["scib_batch"][0] == found["scib_total"][0] == "undefined"
     assert "bras" in found["scib_batch"][1]
     assert np.isnan(values_of(findings)["scib_total"])
 
 
-def test_one_label_leaves_batches(context: Context, pca_before: None) -> None:
-    alone = Context(cells_of(np.zeros(N, int), np.arange(N) % 2), context.settings)
+def test_without_batches_biology_is_left() -> None:
+    found = statuses(scib_table(noise(), (np.arange(N) % 3).astype(str), None, find_neighbors(noise(), 90), Canned()))
+    assert {found[metric][1] for metric in BATCH} == {"no batches were given"}
+    assert found["scib_bio"][0] == "ok"
+    assert found["scib_total"][0] == "undefined"
+
+
+def test_one_label_leaves_batches(context: Context) -> None:
+    alone = with_components(Context(cells_of(np.zeros(N, int), np.arange(N) % 2), context.settings))
     found = statuses(task.run(alone, Embedding("x", noise(), "given")))
     assert {found[metric] for metric in (*BIO, "leiden_nmi")} == {("undefined", "there is one label only")}
     assert {found[metric][0] for metric in (*BATCH, "scib_batch")} == {"ok"}
     assert found["scib_bio"][0] == found["scib_total"][0] == "undefined"
 
 
-def test_without_counts_pcr_is_skipped_and_the_totals_say_so(worker: Worker) -> None:
+def test_without_counts_pcr_is_skipped_and_the_totals_say_so() -> None:
     context = Context(cells_of(np.arange(N) % 3, np.arange(N) % 2), Settings())
-    assert task._before_integration(context) == "needs raw counts: there are none in this file"
+    before = task._before_integration(context)
+    assert before == "needs raw counts: there are none in this file"
     table = scib_table(
         planted(np.arange(N) % 3),
         context.cells.labels,
         context.cells.batches,
         find_neighbors(noise(), 90),
         Canned(),
-        before=str(task._before_integration(context)),
+        before=before,
     )
     found = statuses(table)
     assert found["pcr_comparison"] == ("skipped", "needs raw counts: there are none in this file")

@@ -35,6 +35,11 @@ def test_top_two() -> None:
     assert top2_accuracy(np.asarray(["b", "a", "a"]), np.asarray(["a", "b", "c"]), shares) == pytest.approx(2 / 3)
 
 
+def test_a_label_without_any_probability_is_not_the_second() -> None:
+    shares = np.asarray([[0.0, 0.0, 1.0]])
+    assert top2_accuracy(np.asarray(["a"]), np.asarray(["a", "b", "c"]), shares) == 0
+
+
 def test_tables_hold_every_label_that_is_true() -> None:
     lines = per_label(TRUE, SAID)
     assert [(line["label"], line["support"]) for line in lines] == [("a", 3), ("b", 2), ("c", 1)]

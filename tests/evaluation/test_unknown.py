@@ -5,14 +5,16 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from uce.evaluation.context import Context
 from uce.evaluation.embeddings import Embedding
-from uce.evaluation.held_out import held_out_of
+from uce.evaluation.held_out import held_out_of, hold_out
 from uce.evaluation.probes import Votes, knn
 from uce.evaluation.results import NotPossible
+from uce.evaluation.splits import split_of
 from uce.evaluation.tasks import unseen
-from uce.evaluation.unknown import choose_thresholds, relative_distance, vote_scores
+from uce.evaluation.unknown import relative_distance, vote_scores
 from uce.evaluation.withheld import SCORES, labels_to_withhold, mahalanobis, withhold
 
 World = tuple[Context, Embedding]
@@ -24,30 +26,6 @@ def test_scores_of_votes_by_hand() -> None:
     np.testing.assert_allclose(scores["doubt"], [0, 0.5, 0.4])
     np.testing.assert_allclose(scores["margin"], [0, 1, 0.7])
     np.testing.assert_allclose(scores["entropy"][:2], [0, np.log(2)])
-
-
-def test_five_percent_of_further_cells_are_called_unknown() -> None:
-    rng = np.random.default_rng(0)
-    labels = np.asarray(["wide", "narrow", "rare"])[rng.choice(3, 8000, p=[0.5, 0.49, 0.01])]
-    scores = rng.gamma(2, np.where(labels == "wide", 3.0, 1.0))
-    held, new = np.arange(8000) < 4000, np.arange(8000) >= 4000
-    correct = np.ones(4000, dtype=bool)
-    thresholds = choose_thresholds(scores[held], labels[held], correct)
-    called = thresholds.unknown(scores[new], labels[new])
-    for label in ("wide", "narrow"):
-        assert called[labels[new] == label].mean() == pytest.approx(0.05, abs=0.015)
-    assert thresholds.of(np.asarray(["rare", "never seen"])).tolist() == [thresholds.pooled] * 2 or (
-        "rare" in thresholds.by_label
-    )
-    assert thresholds.of(np.asarray(["never seen"])).tolist() == [thresholds.pooled]
-
-
-def test_cells_that_were_labelled_wrongly_do_not_move_the_threshold() -> None:
-    scores, labels = np.arange(200.0), np.full(200, "a")
-    correct = scores < 100
-    thresholds = choose_thresholds(scores, labels, correct)
-    assert thresholds.by_label["a"] == 95  # the 96th of 100: ceil(101 x 0.95)
-    assert choose_thresholds(scores[:10], labels[:10], correct[:10]).pooled == np.inf
 
 
 def test_distance_is_relative_to_the_predicted_label() -> None:
@@ -105,6 +83,20 @@ def test_withholding_is_training_without_the_label(make_world: Callable[..., Wor
         np.testing.assert_allclose(one.scores["doubt"][here], 1 - plain.confidence, atol=1e-4)
     assert "type 0" not in one.called
     assert one.positive.sum() == (labels == "type 0").sum()
+
+
+def test_training_cells_of_the_withheld_label_change_no_score(make_world: Callable[..., World]) -> None:
+    context, embedding = _with_a_sibling(make_world)
+    labels, split = context.cells.labels, split_of(context.cells, context.settings)
+    elsewhere = np.random.default_rng(0).normal(size=embedding.vectors.shape).astype(np.float32)
+
+    def moved(train: NDArray[np.bool_]) -> NDArray[np.float32]:
+        return np.where((train & (labels == "type 0"))[:, None], elsewhere, embedding.vectors)
+
+    (here,) = withhold(hold_out(embedding.fitted_on, labels, split), labels, ["type 0"])
+    (there,) = withhold(hold_out(moved, labels, split), labels, ["type 0"])
+    for name in SCORES:
+        np.testing.assert_allclose(here.scores[name], there.scores[name], rtol=1e-4, atol=1e-5, err_msg=name)
 
 
 def test_which_labels_are_withheld() -> None:

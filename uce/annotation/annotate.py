@@ -86,7 +86,7 @@ def annotate(
     key_added
         Beginning of the names of the columns.
     overwrite
-        Replace columns of an earlier run.
+        Replace columns of an earlier run, and vectors in `obsm[key]` that do not fit the reference's.
     quiet
         No progress, notes and warnings on stderr.
 

@@ -20,6 +20,7 @@ from uce.evaluation.label_map import plain_label, read_label_map
 from uce.files import nearest, shorten
 
 LabelMap = str | Path | Mapping[str, str]
+FORM = "from,to"
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,7 +67,7 @@ def read_columns(given: Input, label_key: str, group_key: str | None) -> tuple[N
         labels = _column(source, given, label_key)
         groups = None if group_key is None else _column(source, given, group_key)
     if not is_labelled(labels).any():
-        held = shorten(sorted({str(label) for label in labels})) or "nothing"
+        held = shorten(sorted({str(label) for label in labels if label is not None})) or "nothing"
         msg = f"{given.name}: no cell has a label in obs column {label_key!r} (it holds {held})."
         raise InputError(msg)
     return labels, None if groups is None else np.array(["" if g is None else str(g) for g in groups], np.str_)
@@ -89,7 +90,7 @@ def make_reference(
     Raises
     ------
     InputError
-        None is left, or the map names no label that is there.
+        None is left, each has a label of its own, or the map names no label that is there.
     """
     texts = np.array(["" if label is None else str(label) for label in labels], np.str_)
     labelled = is_labelled(labels)
@@ -100,7 +101,10 @@ def make_reference(
     grouped = np.ones(len(texts), bool) if groups is None else groups != ""
     kept = np.flatnonzero(named & there & grouped)
     if not len(kept):
-        msg = f"{side.given.name}: no cell has both a label and a vector."
+        msg = f"{side.given.name}: no cell has a label and a vector{'' if groups is None else ' and a group'}."
+        raise InputError(msg)
+    if 1 < len(kept) == len(np.unique(texts[kept])):
+        msg = f"{side.given.name}: every cell has a label of its own. Give another --label-key."
         raise InputError(msg)
     reasons = {
         "without a label": ~labelled,
@@ -123,7 +127,7 @@ def _renamed(labels: Texts, labelled: NDArray[np.bool_], label_map: LabelMap) ->
     if isinstance(label_map, Mapping):
         name, new_names = "label_map", {plain_label(old): new for old, new in label_map.items()}
     else:
-        name, new_names = str(label_map), {old: new for (_, old), new in read_label_map(label_map).items()}
+        name, new_names = str(label_map), {old: new for (_, old), new in read_label_map(label_map, form=FORM).items()}
     kinds, codes = np.unique(labels, return_inverse=True)
     plain = [plain_label(str(kind)) for kind in kinds]
     if not set(plain) & set(new_names):

@@ -10,12 +10,13 @@ from uce.annotation.cautions import warnings_of
 from uce.annotation.describing import columns_of, facts_of, sentences
 from uce.annotation.guessing import Method
 from uce.annotation.labelling import Labelling, Unknown, label_cells
-from uce.annotation.reference import LabelMap, make_reference, read_columns
+from uce.annotation.reference import FORM, LabelMap, make_reference, read_columns
 from uce.annotation.sources import Input, Side, both_sides
 from uce.annotation.writing import refuse_existing
 from uce.cells.counts import open_source
 from uce.engines import Settings
 from uce.errors import UsageError
+from uce.evaluation.label_map import read_label_map
 from uce.model.checkpoint import Model
 from uce.outputs import check_key
 from uce.progress import say
@@ -93,8 +94,12 @@ def compute(
     """
     with closing((source := open_source(query.data, genome=query.options.genome)).stack):
         refuse_existing(query.name, source.cells.columns, wishes.key_added, overwrite=wishes.overwrite)
+    if isinstance(wishes.label_map, str | Path):
+        read_label_map(wishes.label_map, form=FORM)  # what is wrong with it is said before the work
     labels, groups = read_columns(reference, wishes.label_key, wishes.group_key)
-    sides = both_sides(query, reference, model=model, settings=settings, key=wishes.key, quiet=quiet)
+    sides = both_sides(
+        query, reference, model=model, settings=settings, key=wishes.key, overwrite=wishes.overwrite, quiet=quiet
+    )
     known = make_reference(sides[1], labels, groups, wishes.label_map)
     found = label_cells(sides[0].vectors, known, method=wishes.method, unknown=wishes.unknown, seed=settings.seed)
     beside = compare(found, *sides, seed=settings.seed) if wishes.pca else "not asked for"

@@ -10,7 +10,7 @@ from uce.cells.counts import open_counts, open_source
 from uce.devices import pick_precision
 from uce.embedding import DEFAULT_MODEL, embed_job
 from uce.engines import Settings
-from uce.errors import InputError, ModelError
+from uce.errors import InputError, ModelError, OutputExistsError
 from uce.evaluation.embeddings import Floats, as_vectors
 from uce.evaluation.reading import CountsOptions
 from uce.evaluation.results import NotPossible
@@ -87,7 +87,14 @@ class Side:
 
 
 def both_sides(
-    query: Input, reference: Input, *, model: str | Path | Model | None, settings: Settings, key: str, quiet: bool
+    query: Input,
+    reference: Input,
+    *,
+    model: str | Path | Model | None,
+    settings: Settings,
+    key: str,
+    overwrite: bool,
+    quiet: bool,
 ) -> tuple[Side, Side]:
     """Vectors of both that can be compared.
 
@@ -100,6 +107,8 @@ def both_sides(
         The stored vectors do not fit each other and cannot be made anew, or the model is not installed here.
     InputError
         A side without vectors cannot be embedded.
+    OutputExistsError
+        Vectors of an object in memory would be replaced and `overwrite` is false.
     """
     stored = {given.role: _stored(given, key) for given in (reference, query)}
     loaded = _loaded(model)
@@ -120,8 +129,20 @@ def both_sides(
             sides.append(side)
         else:
             assert loaded is not None
+            if given is query and not overwrite:
+                _refuse_replacing(given, key)
             sides.append(_embedded(given, side, wanted, loaded, settings, quiet=quiet))
     return sides[0], sides[1]
+
+
+def _refuse_replacing(given: Input, key: str) -> None:
+    """A file stays as it is, and its copy gets new vectors; those of an object in memory would be lost."""
+    if not isinstance(given.data, str | Path) and key in given.data.obsm:
+        msg = (
+            f"{given.name}: obsm[{key!r}] was not made by this model and would be replaced. "
+            f"Rename it, or pass overwrite=True."
+        )
+        raise OutputExistsError(msg)
 
 
 def _loaded(model: str | Path | Model | None) -> Model | None:

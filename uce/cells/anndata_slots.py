@@ -72,8 +72,13 @@ def stored_source(store: Store, *, kind: str, stack: ExitStack, notes: list[str]
         notes,
         stack,
         obsm={key: partial(_element, store, f"obsm/{key}") for key in store.keys("obsm")},
-        records=lambda: _element(store, "uns/uce") if store.find("uns/uce") is not None else {},
+        records=lambda: _records(_element(store, "uns/uce")) if store.find("uns/uce") is not None else {},
     )
+
+
+def _records(found: Any) -> dict[str, Any]:
+    """What this package may have written down; anything else under its name is another's."""
+    return {key: value for key, value in found.items() if isinstance(value, dict)} if isinstance(found, dict) else {}
 
 
 def _element(store: Store, path: str) -> Any:
@@ -213,7 +218,7 @@ def loaded_source(adata: "AnnData") -> Source:
         notes,
         stack,
         obsm={str(key): partial(adata.obsm.__getitem__, key) for key in adata.obsm},
-        records=lambda: dict(adata.uns.get("uce", {})),
+        records=lambda: _records(adata.uns.get("uce")),
     )
 
 

@@ -2,10 +2,12 @@
 
 import argparse
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from uce.cli.parsers import Commands, add_command, add_source
+from uce.cli.parsers import Commands, add_command, add_source, whole_or_auto
+from uce.files import shorten
 
 if TYPE_CHECKING:
     from uce.evaluation.results import EvalResult
@@ -58,14 +60,14 @@ def _add_eval(commands: Commands) -> None:
     )
     add_source(parser, several_species=False)
     parser.set_defaults(model=None)
-    parser.add_argument("--batch-size", type=int, help="cells per batch (auto)")
+    parser.add_argument("--batch-size", type=whole_or_auto, default="auto", help="cells per batch (auto)")
     parser.add_argument("--precision", choices=["auto", "fp32", "bf16"], default="auto", help="auto is fp32")
     parser.add_argument("--device", choices=["auto", "cpu", "cuda", "mps"], default="auto", help="(auto)")
     parser.add_argument("--threads", type=int, default=2, help="of linear algebra (2)")
     parser.add_argument("--fail-on-leakage", action="store_true", help="exit with 3 where the model has seen the cells")
     parser.add_argument("--overwrite", action="store_true", help="replace a report that is there")
     parser.add_argument("--quiet", action="store_true", help="no progress")
-    parser.set_defaults(run=_run_eval)
+    parser.set_defaults(run=partial(_run_eval, parser))
 
 
 def _names(text: str) -> list[str]:
@@ -74,15 +76,31 @@ def _names(text: str) -> list[str]:
     return [] if names == ["none"] else names
 
 
-def _run_eval(args: argparse.Namespace) -> int:
+def _run_eval(parser: argparse.ArgumentParser, args: argparse.Namespace) -> int:
     from uce.errors import UsageError
 
     if (args.input is None) == (args.cross is None):
         msg = "give one file to judge, or --cross with two."
         raise UsageError(msg)
+    if args.tasks == []:
+        msg = "--tasks: name one question or more, or leave it out to ask all."
+        raise UsageError(msg)
+    _refuse_idle(parser, args)
     result = _judge_one(args) if args.cross is None else _judge_cross(args)
     print(Path(args.output) / "report.html")
     return _exit_code(result, fail_on_leakage=args.fail_on_leakage)
+
+
+def _refuse_idle(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    """Refuse options that would change nothing."""
+    from uce.errors import UsageError
+
+    crossed, judged = {*_CROSSED.split(), "embeddings", "model", "species"}, {*_JUDGED.split(), "baselines"}
+    for name in sorted(judged ^ crossed):
+        if name in (judged if args.cross is None else crossed) or getattr(args, name) == parser.get_default(name):
+            continue
+        msg = f"--{name.replace('_', '-')} is of no use {'without' if args.cross is None else 'with'} --cross."
+        raise UsageError(msg)
 
 
 def _judge_one(args: argparse.Namespace) -> "EvalResult":
@@ -93,10 +111,14 @@ def _judge_one(args: argparse.Namespace) -> "EvalResult":
 
 
 def _judge_cross(args: argparse.Namespace) -> "EvalResult":
+    from uce.errors import UsageError
     from uce.evaluation.evaluate import DEFAULT_MODEL, evaluate_cross
 
     options: dict[str, Any] = {name: getattr(args, name) for name in _CROSSED.split()}
     names = (args.species or ",").split(",")
+    if len(names) > 2:
+        msg = f"--species {args.species}: one for both files, or two such as mouse,human."
+        raise UsageError(msg)
     species = (names[0] or None, names[-1] or None)
     return evaluate_cross(
         *args.cross, **options, embeddings=args.embeddings or (), model=args.model or DEFAULT_MODEL, species=species
@@ -104,16 +126,35 @@ def _judge_cross(args: argparse.Namespace) -> "EvalResult":
 
 
 def _exit_code(result: "EvalResult", *, fail_on_leakage: bool) -> int:
-    """0, or that of a bad input where something failed or is suspect, or the cells were seen in training."""
+    """0, or that of a bad input where something failed, is suspect or had no vectors, or was seen in training."""
     from uce.errors import InputError
 
-    for row in result.troubled[:10]:
-        score = row.score
-        print(f"{score.status}: {row.embedding}, {score.metric}: {score.note}", file=sys.stderr)
+    troubles = _troubles(result)
+    for trouble in troubles:
+        print(trouble, file=sys.stderr)
+    known = " ".join(troubles)
+    for banner in result.banners:
+        if banner not in known:
+            print(f"warning: {banner}", file=sys.stderr)
     leaked = fail_on_leakage and result.leakage["status"] not in ("clean", "unknown")
     if leaked:
         print(f"leakage: {result.leakage['status']}", file=sys.stderr)
-    return InputError.exit_code if leaked or result.troubled else 0
+    return InputError.exit_code if leaked or troubles else 0
+
+
+def _troubles(result: "EvalResult") -> list[str]:
+    """A line per embedding without vectors, and per reason for which scores of a row failed or are suspect."""
+    lines = [
+        f"not judged: {one['name']}: {one['note'] or 'no cell has a finite vector'}"
+        for one in result.embeddings
+        if one["kind"] == "given" and not one["cells"]
+    ]
+    metrics: dict[tuple[str, str, str], list[str]] = {}
+    for row in result.troubled:
+        metrics.setdefault((row.score.status, row.embedding, row.score.note), []).append(row.score.metric)
+    return lines + [
+        f"{status}: {name}, {shorten(names, limit=3)}: {note}" for (status, name, note), names in metrics.items()
+    ]
 
 
 def _add_benchmark(commands: Commands) -> None:

@@ -113,7 +113,9 @@ _BATCH_WORDS = re.compile(
 
 def check_columns(cells: Cells, embedding: Embedding | None) -> tuple[str, ...]:
     """What looks wrong with the columns for labels and batches, in words."""
-    if cells.batches is None or len(np.unique(cells.batches)) < 2 or len(np.unique(cells.labels)) < 2:
+    if len(np.unique(cells.labels)) < 2:
+        return (f"all cells have the label {str(cells.labels[0])!r}: nothing about labels can be judged here",)
+    if cells.batches is None or len(np.unique(cells.batches)) < 2:
         return ()
     if _one_label_each(cells.labels, cells.batches):
         return ("every batch holds cells of one label: mixed batches and lost cell types cannot be told apart here",)

@@ -116,6 +116,16 @@ def coverage_curve(confidence: Numbers, correct: Flags) -> tuple[Numbers, Number
     return (far / len(order))[ends], (right / far)[ends]
 
 
+def coverage_area(confidence: Numbers, correct: Flags) -> float:
+    """Area under accuracy by coverage: its mean over all numbers of most confident cells (Geifman et al. 2019).
+
+    Cells of equal confidence come in any order: each counts as the share of them that is right.
+    """
+    _, level, size = np.unique(-confidence, return_inverse=True, return_counts=True)
+    share = np.bincount(level, correct) / size
+    return float((np.cumsum(share[np.sort(level)]) / np.arange(1, len(level) + 1)).mean())
+
+
 def coverage_at(confidence: Numbers, correct: Flags, accuracy: float = 0.95) -> float:
     """The largest share of cells, taken by falling confidence, of which `accuracy` is right; 0 if there is none."""
     coverage, reached = coverage_curve(confidence, correct)

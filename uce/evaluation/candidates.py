@@ -13,6 +13,7 @@ from uce.cells.parts import BLOCK_CELLS
 from uce.engines import embed_cells
 from uce.evaluation.baselines import BASELINES
 from uce.evaluation.cells import Cells
+from uce.evaluation.controls import CONTROLS
 from uce.evaluation.embeddings import Embedding, Floats, Kind
 from uce.evaluation.reading import Judged
 from uce.evaluation.results import NotPossible, Status
@@ -57,7 +58,10 @@ def gather(
         name = cells.reader.model.name
         found.append(attempt(name, "own", OWN_TITLE, partial(embed_own, cells, pieces, quiet=quiet)))
     found += [_given(judged, key) for key in judged.given]
-    found += [Candidate(key, "given", "in the file", None, "skipped", why) for key, why in judged.broken.items()]
+    found += [
+        Candidate(row_name(key, judged.cells), "given", "in the file", None, "skipped", why)
+        for key, why in judged.broken.items()
+    ]
     for name in baselines:
         for copy in range(copies) if BASELINES[name].random else [None]:
             make = partial(make_baseline, cells, name, pieces, seed + (copy or 0))
@@ -70,8 +74,15 @@ def _given(judged: Judged, key: str) -> Candidate:
     title = f"in the file, by {record['model']}" if "model" in record else "in the file"
     ours = reader is not None and record.get("model_sha256") == reader.model.sha256
     kind: Kind = "own" if ours else "given"
-    name = f"obsm/{key}" if key in BASELINES else key
+    name = row_name(key, judged.cells)
     return Candidate(name, kind, title, Embedding(name, judged.given[key], kind, title))
+
+
+def row_name(key: str, cells: Cells) -> str:
+    """The key, marked where another row has its name: rows of one name would be taken for copies of one."""
+    reader = cells.reader
+    taken = {*BASELINES, *CONTROLS, reader.model.name if reader else ""}
+    return f"obsm/{key}" if key in taken else key
 
 
 def attempt(name: str, kind: Kind, title: str, make: Callable[[], Embedding]) -> Candidate:

@@ -24,7 +24,7 @@ class Cells:
     name
         Of the dataset, for titles.
     names
-        (cells,) names of the cells.
+        (cells,) names of the cells, each another.
     labels
         (cells,) what each cell is.
     batches

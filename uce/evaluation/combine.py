@@ -8,7 +8,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from uce.evaluation.results import NAN
-from uce.evaluation.uncertainty import holm
+from uce.evaluation.uncertainty import holm, interval_of_mean
 
 LEAST_SETS = 6
 _DRAWS = 2000
@@ -112,12 +112,9 @@ def _standing(wide: pd.DataFrame, name: str, first: str, sign: float, seed: int)
 
 
 def interval_of_sets(values: NDArray[np.float64], *, seed: int = 0) -> tuple[float, float]:
-    """95 % percentile interval of the mean when data sets are drawn anew; NaN below six."""
-    if len(values) < LEAST_SETS:
-        return NAN, NAN
-    drawn = np.random.default_rng(seed).choice(values, (_DRAWS, len(values)))
-    low, high = np.quantile(drawn.mean(axis=1), [0.025, 0.975])
-    return float(low), float(high)
+    """95 % interval of the mean when data sets are drawn anew, see `uncertainty`; NaN below six."""
+    found = interval_of_mean(values, np.arange(len(values)).astype(str), draws=_DRAWS, seed=seed)
+    return found.low, found.high
 
 
 def signed_rank(differences: NDArray[np.float64]) -> float:
@@ -126,4 +123,3 @@ def signed_rank(differences: NDArray[np.float64]) -> float:
 
     told = differences[differences != 0]
     return float(wilcoxon(told).pvalue) if len(told) >= LEAST_SETS else NAN
-

@@ -35,14 +35,14 @@ class Settings:
     random_split
         Allow a split that ignores groups where there are none; such scores are watermarked.
     threads
-        Of linear algebra and of the scIB task.
+        Of the linear algebra in the process of the scIB task.
     """
 
     max_cells: int = 20_000
     seeds: int = 3
     seed: int = 0
     bootstrap: int = 1000
-    robustness_cells: int = 1000
+    robustness_cells: int = 500
     manifest: Path | None = None
     random_split: bool = False
     threads: int = 2

@@ -8,6 +8,7 @@ from uce.evaluation.cells import Cells, Texts
 from uce.evaluation.embeddings import Embedding, Floats
 from uce.evaluation.results import Row
 
+CONTROLS = ("oracle", "random", "batch-onehot", "shuffled")
 NOISE = 0.01
 RANDOM_DIM = 50
 _TIE = 0.01

@@ -196,5 +196,5 @@ def _write(result: EvalResult, pair: Pair, candidates: Sequence[Candidate], fold
 
     result.write(folder)  # first: a fault in drawing must not lose the numbers
     say("drawing the report", quiet=quiet)
-    shown = [one.embedding.finite() for one in candidates if one.embedding is not None]
+    shown = [one.embedding.finite() for one in candidates if one.embedding is not None and one.embedding.any_finite]
     write_report(result, pair.joined, shown, folder / "report.html")

@@ -12,6 +12,7 @@ from uce.evaluation.results import NotPossible
 Floats = NDArray[np.float32]
 Mask = NDArray[np.bool_]
 Kind = Literal["own", "given", "baseline", "control"]
+_LARGEST = 1e17  # squares of thousands of such numbers can be added up in float32
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,6 +53,11 @@ class Embedding:
     seconds: float = 0.0
     rows: NDArray[np.int64] | None = None
     left_out: int = 0
+
+    @property
+    def any_finite(self) -> bool:
+        """Whether any cell has a vector without NaN and infinities."""
+        return bool(np.isfinite(self.vectors).all(axis=1).any())
 
     def fitted_on(self, train: Mask) -> Floats:
         """Vectors of all cells with everything fitted on the cells of `train` alone, where that is possible."""
@@ -108,13 +114,19 @@ def as_vectors(values: Any, n_cells: int, name: str) -> Floats:
     NotPossible
         It is no matrix of numbers with a row per cell.
     """
-    dense = values.toarray() if hasattr(values, "toarray") else values
+    dense = np.asarray(values.toarray() if hasattr(values, "toarray") else values)
+    if np.iscomplexobj(dense):
+        msg = f"{name} holds complex numbers; real ones are needed"
+        raise NotPossible(msg)
     try:
-        vectors = np.ascontiguousarray(np.asarray(dense), dtype=np.float32)
+        with np.errstate(over="ignore"):  # what float32 cannot hold is infinite
+            vectors = np.ascontiguousarray(dense, dtype=np.float32)
     except (TypeError, ValueError) as error:
         msg = f"{name} does not hold numbers"
         raise NotPossible(msg) from error
     if vectors.ndim != 2 or len(vectors) != n_cells or not vectors.shape[1]:
         msg = f"{name} has shape {vectors.shape}; {n_cells} rows of one or more numbers are needed"
         raise NotPossible(msg)
+    if (beyond := np.abs(vectors) > _LARGEST).any():
+        return np.where(beyond, np.inf, vectors).astype(np.float32)
     return vectors

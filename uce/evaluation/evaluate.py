@@ -4,21 +4,23 @@ from collections.abc import Iterable, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from uce.cells.counts import Policy, open_source
 from uce.corpus.training_manifest import TrainingManifest
-from uce.devices import pick_device, pick_precision
+from uce.embedding import make_settings
 from uce.engines import Settings as Computing
-from uce.errors import ModelError, UsageError
+from uce.errors import InputError, ModelError, UsageError
 from uce.evaluation.baselines import BASELINES
+from uce.evaluation.candidates import row_name
 from uce.evaluation.context import Settings
 from uce.evaluation.embeddings import Embedding
 from uce.evaluation.reading import Columns, CountsOptions, Judged, read_cells
 from uce.evaluation.results import EvalResult
 from uce.evaluation.runner import judge
+from uce.evaluation.saving import report_folder
 from uce.evaluation.tasks import TASKS
-from uce.files import make_folder, nearest, refuse_overwrite
+from uce.files import nearest
 from uce.genes.resolver import MIN_SHARE
 from uce.model.checkpoint import Model, load_model
 
@@ -55,7 +57,7 @@ def evaluate(
     random_split: bool = False,
     precision: str = "auto",
     device: str = "auto",
-    batch_size: int | None = None,
+    batch_size: int | Literal["auto"] = "auto",
     threads: int = 2,
     output: str | Path | None = None,
     overwrite: bool = False,
@@ -118,28 +120,26 @@ def evaluate(
     known_names("baseline", baselines, BASELINES)
     chosen_tasks = {name: TASKS[name] for name in known_names("task", tasks or list(TASKS), TASKS)}
     settings = Settings(
-        max_cells=_at_least("max_cells", max_cells, 50),
-        seeds=_at_least("seeds", seeds, 1),
+        max_cells=at_least("max_cells", max_cells, 50),
+        seeds=at_least("seeds", seeds, 1),
         seed=seed,
         manifest=None if manifest is None else Path(manifest),
         random_split=random_split,
-        threads=_at_least("threads", threads, 1),
+        threads=at_least("threads", threads, 1),
     )
     if settings.manifest is not None:
         TrainingManifest.read(settings.manifest)  # a wrong path is said before the work
-    folder = None if output is None else make_folder(output)
-    if folder is not None:
-        refuse_overwrite(folder / "results.json", overwrite=overwrite)
-    judged = read_judged(
-        data,
-        Columns(label_key, batch_key, group_key, dataset_key, assay_key),
-        embeddings=embeddings,
-        model=model,
-        computing=Computing(pick_device(device), pick_precision(precision), seed, 1, batch_size),
-        options=CountsOptions(species, gene_column, min_coverage, layer, use_raw, counts_policy, genome),
-        settings=settings,
-    )
-    return judge(judged, list(baselines), chosen_tasks, settings, folder=folder, quiet=quiet)
+    with report_folder(output, data, overwrite=overwrite) as folder:
+        judged = read_judged(
+            data,
+            Columns(label_key, batch_key, group_key, dataset_key, assay_key),
+            embeddings=embeddings,
+            model=model,
+            computing=make_settings(seed, 1, batch_size, precision, device),
+            options=CountsOptions(species, gene_column, min_coverage, layer, use_raw, counts_policy, genome),
+            settings=settings,
+        )
+        return judge(judged, list(baselines), chosen_tasks, settings, folder=folder, quiet=quiet)
 
 
 def evaluate_cross(
@@ -158,7 +158,7 @@ def evaluate_cross(
     seed: int = 0,
     precision: str = "auto",
     device: str = "auto",
-    batch_size: int | None = None,
+    batch_size: int | Literal["auto"] = "auto",
     output: str | Path | None = None,
     overwrite: bool = False,
     quiet: bool = False,
@@ -188,42 +188,47 @@ def evaluate_cross(
     Raises
     ------
     UsageError, InputError, OutputExistsError
-        As of `evaluate`; or no label is shared.
+        As of `evaluate`; or no label is shared, or a key holds no vectors.
     """
     from uce.evaluation.cross import judge_cross
 
-    folder = None if output is None else make_folder(output)
-    if folder is not None:
-        refuse_overwrite(folder / "results.json", overwrite=overwrite)
-    loaded = model if isinstance(model, Model) else load_model(model)
-    sides = [
-        read_cells(
-            data,
-            Columns(label_key, batch_key, group_key),
-            keys=embeddings,
-            model=loaded,
-            computing=Computing(pick_device(device), pick_precision(precision), seed, 1, batch_size),
-            options=CountsOptions(species=name),
-            max_cells=_at_least("max_cells", max_cells, 50),
-            seed=seed,
+    with report_folder(output, first, second, overwrite=overwrite) as folder:
+        loaded = model if isinstance(model, Model) else load_model(model)
+        sides = [
+            read_cells(
+                data,
+                Columns(label_key, batch_key, group_key),
+                keys=embeddings,
+                model=loaded,
+                computing=make_settings(seed, 1, batch_size, precision, device),
+                options=CountsOptions(species=name),
+                max_cells=at_least("max_cells", max_cells, 50),
+                seed=seed,
+            )
+            for data, name in zip((first, second), species, strict=True)
+        ]
+        return judge_cross(
+            sides[0].cells,
+            sides[1].cells,
+            _in_both(embeddings, sides[0], sides[1]),
+            Settings(seed=seed),
+            label_map=label_map,
+            orthologs=orthologs,
+            folder=folder,
+            quiet=quiet,
         )
-        for data, name in zip((first, second), species, strict=True)
+
+
+def _in_both(keys: Sequence[str], first: Judged, second: Judged) -> list[tuple[Embedding, Embedding]]:
+    for side in (first, second):
+        for why in side.broken.values():
+            msg = f"{side.cells.name}: {why}. Leave it out of --embeddings."
+            raise InputError(msg)
+    return [
+        (Embedding(name, first.given[key], "given", "in the files"), Embedding(name, second.given[key], "given"))
+        for key in dict.fromkeys(keys)
+        for name in [row_name(key, first.cells)]
     ]
-    given = [
-        (Embedding(key, sides[0].given[key], "given", "in the files"), Embedding(key, sides[1].given[key], "given"))
-        for key in embeddings
-        if all(key in side.given for side in sides)
-    ]
-    return judge_cross(
-        sides[0].cells,
-        sides[1].cells,
-        given,
-        Settings(seed=seed),
-        label_map=label_map,
-        orthologs=orthologs,
-        folder=folder,
-        quiet=quiet,
-    )
 
 
 def read_judged(
@@ -245,7 +250,7 @@ def read_judged(
     """
     keys, records = _keys_and_records(data, embeddings, options.genome)
     wanted = model is not None or not keys
-    loaded = _model(model, keys, records)
+    loaded, why_none = _model(model, keys, records)
     judged = read_cells(
         data,
         columns,
@@ -258,7 +263,8 @@ def read_judged(
         draws=settings.seeds,
         seed=settings.seed,
     )
-    return replace(judged, embed=wanted)
+    cells = judged.cells if loaded is not None else replace(judged.cells, why_no_reader=why_none)
+    return replace(judged, cells=cells, embed=wanted)
 
 
 def _keys_and_records(
@@ -271,17 +277,17 @@ def _keys_and_records(
         return list(dict.fromkeys(embeddings)), dict(opened.records())
 
 
-def _model(model: str | Path | Model | None, keys: Sequence[str], records: dict[str, Any]) -> Model | None:
-    """The model that was asked for, else the one that made the first embedding, else the bundled one."""
+def _model(model: str | Path | Model | None, keys: Sequence[str], records: dict[str, Any]) -> tuple[Model | None, str]:
+    """The model that was asked for, else the one that made the first embedding, else the bundled one; or why none."""
     if isinstance(model, Model):
-        return model
-    if model is not None:
-        return load_model(model)
+        return model, ""
+    if model is not None or not keys:
+        return load_model(model or DEFAULT_MODEL), ""
     recorded = next((str(records[key]["model"]) for key in keys if "model" in records.get(key, {})), DEFAULT_MODEL)
     try:
-        return load_model(recorded)
-    except ModelError:  # not installed here; what needs a model says so
-        return None
+        return load_model(recorded), ""
+    except ModelError as error:  # not installed here; what needs a model says so
+        return None, str(error)
 
 
 def known_names(what: str, names: Sequence[str], known: Iterable[str]) -> list[str]:
@@ -300,7 +306,14 @@ def known_names(what: str, names: Sequence[str], known: Iterable[str]) -> list[s
     return list(dict.fromkeys(names))
 
 
-def _at_least(name: str, value: int, least: int) -> int:
+def at_least(name: str, value: int, least: int) -> int:
+    """`value`.
+
+    Raises
+    ------
+    UsageError
+        It is less than that.
+    """
     if value < least:
         msg = f"--{name.replace('_', '-')} {value}: must be {least} or more."
         raise UsageError(msg)

@@ -34,17 +34,19 @@ class Fold:
         (all cells,) masks; `test` holds judged cells of a label that is in training.
     groups
         (all cells,) what is held out within the training cells.
+    parts
+        (training cells,) number of the part, of whole groups, that is held out of training together.
     neighbors
         (test cells, <= 50) nearest training cells, by position among all cells.
     inner, inner_neighbors
-        Training cells asked as if held out, and their nearest training cells of other groups (<= 50); empty where the
-        training cells have no two groups.
+        Training cells asked as if held out, and their nearest 15 of other parts; empty where there are no two parts.
     """
 
     vectors: Floats
     train: Mask
     test: Mask
     groups: Texts
+    parts: Rows
     neighbors: Neighbors
     inner: Rows
     inner_neighbors: Neighbors
@@ -58,10 +60,8 @@ class HeldOut:
     ----------
     split
         Who was held out with whom.
-    rows
-        (judged cells,) position of each among all cells.
-    labels
-        (judged cells,) their labels.
+    rows, labels
+        (judged cells,) position of each among all cells, and its label.
     classes
         (classes,) all labels, sorted.
     votes
@@ -173,7 +173,7 @@ def _fold(vectors: Floats, labels: Texts, split: Split, train: Mask, test: Mask)
     groups = _inner_groups(split, train)
     rows = np.flatnonzero(train)
     part_of = grouped_folds(labels[train], groups[train])
-    inner = rows[_learnable(labels[train], part_of)]
+    inner = rows[_learnable(labels[train], part_of) & (len(rows) - np.bincount(part_of)[part_of] >= K)]
     inner = inner[sample_by_label(labels[inner], _QUERIES)]
     tested = np.flatnonzero(test)
     queries, of_test, of_inner = np.concatenate([tested, inner]), slice(0, len(tested)), slice(len(tested), None)
@@ -185,7 +185,7 @@ def _fold(vectors: Floats, labels: Texts, split: Split, train: Mask, test: Mask)
         own = np.isin(inner, among)[:, None]
         far = np.where(own, np.float32(np.inf), near.distances[of_inner])
         apart.append(Neighbors(near.indices[of_inner], far))
-    return Fold(vectors, train, test, groups, merged(lists, DEEP), inner, merged(apart, DEEP))
+    return Fold(vectors, train, test, groups, part_of, merged(lists, DEEP), inner, merged(apart, K))
 
 
 def _inner_groups(split: Split, train: Mask) -> Texts:
@@ -240,9 +240,9 @@ def _ask(fold: Fold, labels: Texts, classes: Texts, wide: bool) -> tuple[dict[st
 
 def _curve(fold: Fold, labels: Texts, classes: Texts) -> Callable[[Numbers], Numbers] | None:
     """From the share of votes to the share that is right, by training cells asked as if held out."""
-    if len(fold.inner) < _LEAST_QUERIES or not fold.inner_neighbors.k:
+    if len(fold.inner) < _LEAST_QUERIES:
         return None
-    shares = _vote(fold.inner_neighbors.first(K), labels, classes)
+    shares = _vote(fold.inner_neighbors, labels, classes)
     return fit_isotonic(shares.max(axis=1), classes[shares.argmax(axis=1)] == labels[fold.inner])
 
 

@@ -41,10 +41,11 @@ class Harmonised:
     mapping: tuple[dict[str, Any], ...]
 
 
-def read_label_map(path: str | Path) -> dict[tuple[str, str], str]:
+def read_label_map(path: str | Path, *, form: str = FORM) -> dict[tuple[str, str], str]:
     """(file or "", label) -> shared label, from a CSV or TSV with the columns `label,shared` or `file,label,shared`.
 
-    Labels are as `plain_label` has them. An empty shared label leaves the cells of that label out.
+    Labels are as `plain_label` has them; `form` is what messages call the columns. An empty shared label leaves the
+    cells of that label out.
 
     Raises
     ------
@@ -55,13 +56,13 @@ def read_label_map(path: str | Path) -> dict[tuple[str, str], str]:
 
     path = Path(path)
     mapping: dict[tuple[str, str], str] = {}
-    for line, (label, shared, file) in read_columns(path, _SPELLINGS, needed=2, form=FORM):
+    for line, (label, shared, file) in read_columns(path, _SPELLINGS, needed=2, form=form):
         key = (file, plain_label(label))
         if mapping.setdefault(key, shared) != shared:
             msg = f"{path}: line {line}: {printable(label)!r} has two shared labels. Keep one."
             raise InputError(msg)
     if not mapping:
-        msg = f"{path}: no rows. The form is {FORM}."
+        msg = f"{path}: no rows. The form is {form}."
         raise InputError(msg)
     return mapping
 

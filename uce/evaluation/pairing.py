@@ -160,7 +160,7 @@ def gather_spaces(
         fit = partial(_ortholog_space, pair, genes, corrected=corrected, seed=seed) if genes else partial(_refuse, why)
         space = attempt(name, "baseline", title, fit)
         found.append(replace(space, embedding=space.embedding and replace(space.embedding, name=name, title=title)))
-    first = next((one.embedding for one in found if one.embedding is not None), None)
+    first = next((one.embedding for one in found if one.embedding is not None and one.embedding.any_finite), None)
     controls = make_controls(pair.joined, first, seed=seed)
     found += [Candidate(one.name, "control", one.title, one) for one in controls if one.name in CONTROLS]
     return found, genes

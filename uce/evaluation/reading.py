@@ -163,7 +163,7 @@ def read_cells(
         )
         given, broken = _vectors(opened, keys, rows)
         records = _records(opened)
-        names = np.array(["" if name is None else name for name in opened.cells.names()], dtype=object)[rows]
+        names = _distinct(_texts(opened.cells.names()))[rows]
         name, species = _name(data), opened.organism
 
     def of_role(role: str) -> NDArray[np.str_] | None:
@@ -202,7 +202,10 @@ def stratified(
     order = rng.permutation(len(labels))
     order = order[np.argsort(strata[order], kind="stable")]
     rank = np.arange(len(order)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-    return np.sort(order[rank < np.repeat(wanted, sizes)])
+    drawn = order[rank < np.repeat(wanted, sizes)]
+    if len(drawn) > size:  # more strata than cells that are wanted
+        drawn = rng.choice(drawn, size, replace=False)
+    return np.sort(drawn)
 
 
 def _name(data: Any) -> str:
@@ -234,7 +237,7 @@ def _usable(
     """Rows with a label and with a value in every other column that was given; how many lacked which."""
     labelled = is_labelled(table["label"])
     if not labelled.any():
-        shown = shorten(sorted({str(label) for label in table["label"]}))
+        shown = shorten(sorted({str(label) for label in table["label"] if label is not None}))
         msg = f"{opened.file}: no cell has a label in obs column {columns.label!r} (it holds {shown or 'nothing'})."
         raise InputError(msg)
     complete = labelled.copy()
@@ -247,6 +250,9 @@ def _usable(
     kept = np.flatnonzero(complete)
     if not len(kept):
         msg = f"{opened.file}: no cell has both a label and a value in {shorten(list(lacking))}."
+        raise InputError(msg)
+    if len(kept) > 1 and len(np.unique(_texts(table["label"])[kept])) == len(kept):
+        msg = f"{opened.file}: every cell has a label of its own in obs column {columns.label!r}. Give another."
         raise InputError(msg)
     return kept, {
         "file": Path(opened.file).name,
@@ -263,6 +269,13 @@ def _texts(values: NDArray[np.object_] | None, n: int = 0) -> NDArray[np.str_]:
     if values is None:
         return np.full(n, "", dtype=np.str_)
     return np.array(["" if value is None else str(value) for value in values], dtype=np.str_)
+
+
+def _distinct(names: NDArray[np.str_]) -> NDArray[np.object_]:
+    """The names of cells, those that several have with their row: rows of two embeddings are matched by them."""
+    found, codes, times = np.unique(names, return_inverse=True, return_counts=True)
+    told = [f"{found[code]} (row {row})" if times[code] > 1 else str(found[code]) for row, code in enumerate(codes)]
+    return np.array(told, dtype=object)
 
 
 def _vectors(opened: Source, keys: Sequence[str], rows: NDArray[np.int64]) -> tuple[dict[str, Floats], dict[str, str]]:

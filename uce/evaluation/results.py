@@ -216,6 +216,7 @@ def _write_predictions(predictions: dict[str, dict[str, dict[str, NDArray[Any]]]
         if columns
     ]
     if not frames:
+        path.unlink(missing_ok=True)  # those of an earlier report
         return
     text = pd.concat(frames, ignore_index=True).to_csv(sep="\t", index=False, lineterminator="\n")
     with atomic_path(path) as temporary:

@@ -4,7 +4,6 @@ import time
 import warnings
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -72,7 +71,8 @@ def judge(
     banners += refused.values()
     rows = _merged(found.rows)
     banners += check_controls(rows)
-    leakage = next(iter(found.details.get("leakage", {}).values()), {"status": "unknown", "rows": []})
+    told = found.details.get("leakage", {}).values()
+    leakage = next((details for details in told if details), {"status": "unknown", "rows": []})
     result = EvalResult(
         tuple(rows),
         {task: dict(by_name) for task, by_name in found.details.items()},
@@ -89,27 +89,27 @@ def judge(
 
         result.write(folder)  # first: a fault in drawing must not lose the numbers
         say("drawing the report", quiet=quiet)
-        shown = [c.embedding for c in candidates if c.embedding and not c.copy]
         draw = judged.draws[0]
-        write_report(result, judged.cells.take(draw), [e.take(draw).finite() for e in shown], folder / "report.html")
+        drawn = [c.embedding.take(draw) for c in candidates if c.embedding and not c.copy]
+        shown = [embedding.finite() for embedding in drawn if embedding.any_finite]
+        write_report(result, judged.cells.take(draw), shown, folder / "report.html")
         pieces.drop()
     return result
 
 
+def _first(candidates: Sequence[Candidate]) -> Embedding | None:
+    """Of the first row that has vectors."""
+    return next((c.embedding for c in candidates if c.embedding is not None and c.embedding.any_finite), None)
+
+
 def _doubts(judged: Judged, candidates: Sequence[Candidate]) -> tuple[str, ...]:
     """What looks wrong with the columns, by their names and by the first row that has vectors."""
-    for candidate in candidates:
-        with suppress(NotPossible):
-            if candidate.embedding is not None:
-                first = candidate.embedding.finite()
-                return check_columns(judged.cells if first.rows is None else judged.cells.take(first.rows), first)
-    return check_columns(judged.cells, None)
+    return check_columns(judged.cells, _first(candidates))
 
 
 def _controls(judged: Judged, candidates: Sequence[Candidate], settings: Settings) -> list[Candidate]:
     """The controls, shuffled after the first row that has vectors."""
-    first = next((c.embedding for c in candidates if c.embedding is not None), None)
-    made = make_controls(judged.cells, first, seed=settings.seed)
+    made = make_controls(judged.cells, _first(candidates), seed=settings.seed)
     return [Candidate(control.name, "control", control.title, control) for control in made]
 
 
@@ -130,7 +130,9 @@ def _run_all(
         _Pass(number, candidate, judged.draws[number % len(drawn)], drawn[number % len(drawn)], settings)
         for number, candidate in _passes(judged, candidates, settings)
     ]
-    asked = [[name for name, task in tasks.items() if _is_asked(task, one, passes[0])] for one in passes]
+    # What is asked of the cells alone needs a row that has vectors; the controls always have.
+    first = next(one for one in passes if one.candidate.embedding is not None and one.candidate.embedding.any_finite)
+    asked = [[name for name, task in tasks.items() if _is_asked(task, one, first)] for one in passes]
     with Progress("evaluating", sum(map(len, asked)), unit="tasks", quiet=quiet) as progress:
         for one, names in zip(passes, asked, strict=True):
             if words := one.refused():

@@ -2,7 +2,8 @@
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from hashlib import sha256
 from pathlib import Path
@@ -11,10 +12,45 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from uce.errors import UceError, UsageError
 from uce.evaluation.results import Findings, Score, plain
-from uce.files import atomic_path, make_folder, write_json
+from uce.files import atomic_path, make_folder, refuse_overwrite, write_json
 
 _FOLDER = ".pieces"
+
+
+@contextmanager
+def report_folder(output: str | Path | None, *inputs: Any, overwrite: bool) -> Iterator[Path | None]:
+    """The folder for a report, made before any work; if it was made for nothing, it is removed again.
+
+    Raises
+    ------
+    UsageError
+        It is one of the inputs.
+    OutputExistsError
+        It has a finished report and `overwrite` is false.
+    StorageError
+        It cannot be made or written.
+    """
+    if output is None:
+        yield None
+        return
+    folder = Path(output)
+    for given in inputs:
+        if isinstance(given, str | Path) and folder.exists() and folder.resolve() == Path(given).resolve():
+            msg = f"{folder}: output and input are one. Choose another --output."
+            raise UsageError(msg)
+    new = not folder.exists()
+    make_folder(folder)
+    stopped = (folder / _FOLDER).exists() and not (folder / "report.html").exists()
+    refuse_overwrite(folder / "results.json", overwrite=overwrite or stopped)
+    try:
+        yield folder
+    except UceError:
+        if new:
+            with suppress(OSError):  # it holds something
+                folder.rmdir()
+        raise
 
 
 class Pieces:

@@ -1,7 +1,7 @@
 """The scIB table of an embedding, by scib-metrics in a process of its own, with nothing dropped from its totals.
 
 Metrics: Luecken et al. 2022 (scIB); BRAS: Rautenstrauch and Ohler 2025. `uce.evaluation.scib_worker` computes them.
-Values are raw: they are never scaled against other embeddings.
+Values are raw: they are never scaled against other embeddings. Of kBET a rounding fault is mended there.
 """
 
 from dataclasses import dataclass, replace

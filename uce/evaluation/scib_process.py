@@ -99,7 +99,6 @@ def _environment(threads: int) -> dict[str, str]:
         "PYTHONPATH": os.pathsep.join(filter(None, path)),
         "PYTHONWARNINGS": "ignore",
         "PYTHONHASHSEED": "0",
-        "NUMBA_NUM_THREADS": "1",  # searches that share their work find other neighbours each time
         "JAX_PLATFORMS": "cpu",
         "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
     }

@@ -1,6 +1,6 @@
 """A process of its own that computes the scIB table: jax and its memory stay in it.
 
-It reads one request per line of standard input, {"folder": ..., "metrics": [...]}, where the folder holds `vectors`,
+It reads one request per line of standard input, {"folder": ..., "parts": [...]}, where the folder holds `vectors`,
 `labels`, `batches`, `indices`, `distances` and, for PCR, `before` as `.npy`, and writes one line of JSON for each.
 """
 
@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from uce.evaluation import scib_quick as quick
+from uce.evaluation.neighbors import Neighbors
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -95,13 +96,7 @@ class Job:
 
     def neighbors(self, k: int) -> Any:
         """Of every cell itself and the k - 1 nearest others, as the package wants them."""
-        from scib_metrics.nearest_neighbors import NeighborsResults
-
-        own = np.arange(len(self.indices))[:, None]
-        return NeighborsResults(
-            indices=np.hstack([own, self.indices[:, : k - 1]]),
-            distances=np.hstack([np.zeros_like(own, np.float32), self.distances[:, : k - 1]]),
-        )
+        return quick.with_self(Neighbors(self.indices, self.distances).first(k - 1))
 
 
 def by_package(job: Job, part: str) -> dict[str, float]:
@@ -203,19 +198,6 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
     return result
 
 
-def _start_alike() -> None:
-    """Let the eigenvectors of diffusion maps start from fixed numbers; kBET would differ from run to run."""
-    from scipy.sparse import linalg
-
-    original = linalg.eigsh
-
-    def eigsh(matrix: Any, *arguments: Any, **options: Any) -> Any:
-        start = np.random.default_rng(0).uniform(-1, 1, matrix.shape[0])
-        return original(matrix, *arguments, **{"v0": start, **options})
-
-    linalg.eigsh = eigsh
-
-
 def _import_package() -> str:
     """Import what is slow to import, quietly; the version of the package."""
     warnings.simplefilter("ignore")
@@ -225,7 +207,7 @@ def _import_package() -> str:
 
     scib_metrics.settings.verbosity = logging.ERROR
     warnings.simplefilter("ignore")
-    _start_alike()
+    quick.steady_diffusion()
     # The package collects garbage seven times for each field; what was imported need not be searched each time.
     gc.collect()
     gc.freeze()

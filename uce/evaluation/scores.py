@@ -31,9 +31,10 @@ def classification_scores(true: Texts, predicted: Texts) -> dict[str, float]:
 
 
 def top2_accuracy(true: Texts, classes: Texts, probabilities: NDArray[np.float64]) -> float:
-    """Share of cells whose label is one of the two likeliest."""
+    """Share of cells whose label is one of the two likeliest; one without any probability is neither."""
     best = np.argsort(-probabilities, axis=1, kind="stable")[:, :2]
-    return float((classes[best] == true[:, None]).any(axis=1).mean())
+    likely = np.take_along_axis(probabilities, best, axis=1) > 0
+    return float(((classes[best] == true[:, None]) & likely).any(axis=1).mean())
 
 
 def per_label(true: Texts, predicted: Texts) -> list[dict[str, Any]]:

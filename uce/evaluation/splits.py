@@ -73,7 +73,15 @@ class Split:
 
 
 def split_of(cells: Cells, settings: Settings) -> Split:
-    """The best split that these cells allow, see `make_split`."""
+    """The best split that these cells allow, see `make_split`.
+
+    Raises
+    ------
+    NotPossible
+        There is one label, or nothing to hold out.
+    """
+    if len(np.unique(cells.labels)) < 2:
+        raise NotPossible("all cells have one label; two are needed")
     return make_split(
         cells.labels,
         datasets=cells.datasets,
@@ -128,7 +136,7 @@ def make_split(
         if reason is None and key is not None:
             folds = grouped_folds(labels, key, alone=_EACH_ALONE[kind])
             judged, notes = _without_copies(folds, counts)
-            title = _title(kind, int(folds.max()) + 1, len(np.unique(key)))
+            title = _title(kind, int(folds.max()) + 1, len(np.unique(key)), donors_known=groups is not None)
             units = key if groups is None else groups
             return Split(kind, folds, judged, key, units, title, notes=(*reasons, *notes))
         if key is not None:
@@ -143,7 +151,7 @@ def make_split(
 def _unfit(kind: str, labels: Texts, key: Texts | None) -> str | None:
     """Why a column cannot be held out by, in words; None if it can."""
     if key is None:
-        return f"no {kind}s are known"
+        return f"no {_several(kind)} are known"
     if len(np.unique(key)) < 2:
         return f"there is one {kind} only"
     pairs = np.unique(np.stack([labels, key]), axis=1)[0]
@@ -168,10 +176,11 @@ def _apart(assays: Texts | None, groups: Texts | None) -> Texts | None:
     return np.asarray(np.asarray(joined)[part[codes]])
 
 
-def _title(kind: Kind, n_folds: int, n_groups: int) -> str:
-    what = f"each {kind} held out in turn" if n_folds == n_groups else f"{n_folds} folds of held-out {kind}s"
-    warning = "; donors are not known, so one may be on both sides" if kind == "batch" else ""
-    return f"{what} ({n_groups} {kind}s){warning}"
+def _title(kind: Kind, n_folds: int, n_groups: int, *, donors_known: bool) -> str:
+    what = f"each {kind} held out in turn" if n_folds == n_groups else f"{n_folds} folds of held-out {_several(kind)}"
+    doubt = "one donor is on both sides" if donors_known else "donors are not known, so one may be on both sides"
+    warning = f"; {doubt}" if kind == "batch" else ""
+    return f"{what} ({n_groups} {_several(kind)}){warning}"
 
 
 def _random(labels: Texts, seed: int, counts: csr_matrix | None, reasons: tuple[str, ...]) -> Split:
@@ -234,3 +243,7 @@ def count_keys(counts: csr_matrix) -> NDArray[np.uint64]:
         for a, b in pairwise(ends.tolist())
     )
     return np.frombuffer(b"".join(digests), dtype="<u8").astype(np.uint64)
+
+
+def _several(kind: str) -> str:
+    return "batches" if kind == "batch" else f"{kind}s"

@@ -13,7 +13,7 @@ import uce
 from uce.config import config_to_dict, read_config, write_config
 from uce.errors import InputError, ModelError, UsageError
 from uce.evaluation.baselines import BASELINES
-from uce.evaluation.evaluate import evaluate, known_names
+from uce.evaluation.evaluate import at_least, evaluate, known_names
 from uce.evaluation.results import plain
 from uce.evaluation.tasks import TASKS
 from uce.files import atomic_path, make_folder, sha256_file, write_json
@@ -90,6 +90,8 @@ class Suite:
             raise UsageError(msg)
         known_names("baseline", self.baselines, BASELINES)
         known_names("task", self.tasks, TASKS)
+        at_least("max_cells", self.max_cells, 50)
+        at_least("seeds", self.seeds, 1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,13 +114,14 @@ class SuiteResult:
 
     def table(self) -> pd.DataFrame:
         """Long table: dataset, seen, embedding, kind, task and the fields of a score, one line per number."""
-        frames = []
-        for dataset, content in self.results.items():
-            frame = pd.DataFrame(content["scores"]).drop(columns=["by_subsample", "seconds"])
-            frame.insert(0, "dataset", dataset)
-            frame.insert(1, "seen", content["leakage"]["status"])
-            frames.append(frame)
-        return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
+        rows = [
+            {"dataset": dataset, "seen": content["leakage"]["status"], **score}
+            for dataset, content in self.results.items()
+            for score in content["scores"]
+        ]
+        table = pd.DataFrame(rows).drop(columns=["by_subsample", "seconds"], errors="ignore")
+        numbers = [name for name in ("value", "low", "high") if name in table]
+        return table.astype(dict.fromkeys(numbers, float))
 
 
 def run_suite(
@@ -144,13 +147,13 @@ def run_suite(
         The model is not there, or the folder cannot be written.
     """
     suite = read_config(Suite, source, overrides=overrides)
-    folder = make_folder(output)
     model = load_model(suite.model)
     base = Path(source).parent / suite.data
     missing = [entry.file for entry in suite.datasets if not (base / entry.file).exists()]
     if missing:
         msg = f"{base / missing[0]}: no such file ({len(missing)} of {len(suite.datasets)} missing). Give data=FOLDER."
         raise UsageError(msg)
+    folder = make_folder(output)
     results, problems = {}, {}
     for number, entry in enumerate(suite.datasets, start=1):
         say(f"{entry.name} ({number} of {len(suite.datasets)})", quiet=quiet)

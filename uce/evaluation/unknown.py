@@ -1,6 +1,4 @@
-"""Which cells are of no label that the training cells have: scores that should be high for them, and thresholds."""
-
-from dataclasses import dataclass
+"""Which cells are of no label that the training cells have: scores that should be high for them."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,7 +7,6 @@ from uce.evaluation.cells import Texts
 from uce.evaluation.probes import Votes
 
 Numbers = NDArray[np.float64]
-SHARE = 0.05
 _LEAST = 20  # cells of a label for a percentile of its own
 
 
@@ -24,59 +21,6 @@ def vote_scores(votes: Votes) -> dict[str, Numbers]:
         "entropy": np.asarray(entr(votes.probabilities).sum(axis=1)),
         "margin": 1 - ordered[:, -1] + second,
     }
-
-
-def label_quantiles(
-    values: Numbers, labels: Texts, share: float = SHARE, *, at_least: int = _LEAST
-) -> tuple[dict[str, float], float]:
-    """The value that a `share` of held-out cells exceeds, for each label with `at_least` cells, and over all cells.
-
-    Conformal: the ceil((n + 1)(1 - share))-th smallest of n values, so that a further cell of the same distribution
-    exceeds it with a probability of `share` at most (Vovk et al. 2005); infinite where n is too small for that.
-    """
-    pooled = _conformal(values, share)
-    names, times = np.unique(labels, return_counts=True)
-    return {str(n): _conformal(values[labels == n], share) for n in names[times >= at_least]}, pooled
-
-
-def _conformal(values: Numbers, share: float) -> float:
-    rank = int(np.ceil((len(values) + 1) * (1 - share)))
-    return float(np.sort(values)[rank - 1]) if 0 < rank <= len(values) else float("inf")
-
-
-@dataclass(frozen=True)
-class Thresholds:
-    """Above which a score makes a cell unknown.
-
-    Attributes
-    ----------
-    by_label
-        For the predicted label, where it had enough held-out cells.
-    pooled
-        For all others.
-    share
-        Of held-out, rightly labelled cells that are called unknown.
-    """
-
-    by_label: dict[str, float]
-    pooled: float
-    share: float
-
-    def unknown(self, scores: Numbers, predicted: Texts) -> NDArray[np.bool_]:
-        """(cells,) whether a cell with this score and this predicted label is called unknown."""
-        return np.asarray(scores > self.of(predicted))
-
-    def of(self, predicted: Texts) -> Numbers:
-        """(cells,) the threshold that applies."""
-        return np.asarray([self.by_label.get(str(label), self.pooled) for label in predicted], dtype=np.float64)
-
-
-def choose_thresholds(
-    scores: Numbers, predicted: Texts, correct: NDArray[np.bool_], share: float = SHARE
-) -> Thresholds:
-    """Thresholds at which a `share` of the held-out cells that were labelled rightly is called unknown."""
-    by_label, pooled = label_quantiles(scores[correct], predicted[correct], share)
-    return Thresholds(by_label, pooled, share)
 
 
 def relative_distance(distances: Numbers, predicted: Texts, held_out: Numbers, labels: Texts) -> Numbers:

@@ -69,49 +69,95 @@ def labels_to_withhold(labels: Texts, groups: Texts) -> list[str]:
 def withhold(held: HeldOut, labels: Texts, wanted: list[str]) -> Iterator[Withheld]:
     """Take each wanted label out of the training cells of every fold, and score all cells the fold judges.
 
-    The neighbours are those of the remaining training cells, exactly. A label is passed over if a
-    fold trains on no other.
+    The neighbours, and what distance is usual, are of the remaining training cells alone; the components that
+    `mahalanobis` looks at (more than 50 dimensions) are of all training cells. A label is passed over if a fold trains
+    on no other.
 
     Parameters
     ----------
     labels
         (all cells,).
     """
-    known = [(fold, narrow(fold.vectors, fold.train), _by_label(fold, labels)) for fold in held.folds]
+    known = [_ready(fold, labels) for fold in held.folds]
     for label in wanted:
-        if any(set(lists) == {label} for _, _, lists in known):
+        if any(set(one.of_test) == {label} for one in known):
             continue
-        parts = [_without(fold, space, lists, labels, label) for fold, space, lists in known]
+        parts = [_without(one, labels, label) for one in known]
         scores = {name: np.concatenate([part[0][name] for part in parts]) for name in SCORES}
         called = np.concatenate([part[1] for part in parts])
         yield Withheld(label, held.labels == label, scores, called)
 
 
-def _without(
-    fold: Fold, space: Floats, lists: dict[str, Neighbors], labels: Texts, label: str
-) -> tuple[dict[str, Numbers], Texts]:
-    near = merged([lists[name] for name in lists if name != label], K)
-    votes = vote(near, labels)
-    # Training cells asked as if held out, but for those of the label: how far is usual?
-    known = labels[fold.inner] != label
-    usual = fold.inner_neighbors.distances[known, : near.k].astype(np.float64)
+@dataclass(frozen=True, eq=False)
+class _Ready:
+    """A fold with neighbours by the label they have, so that any label can be left out.
+
+    Attributes
+    ----------
+    space
+        (all cells, <= 50) its vectors, or their components.
+    of_test
+        Training label -> the nearest 15 cells of it, for every test cell.
+    of_inner
+        For every part of the training cells: those of its cells that are asked as if held out (rows), and the same for
+        them, of the other parts.
+    """
+
+    fold: Fold
+    space: Floats
+    of_test: dict[str, Neighbors]
+    of_inner: list[tuple[NDArray[np.int64], dict[str, Neighbors]]]
+
+
+def _ready(fold: Fold, labels: Texts) -> _Ready:
+    train, of_inner = np.flatnonzero(fold.train), []
+    for part in np.unique(fold.parts):
+        asked = np.intersect1d(fold.inner, train[fold.parts == part])
+        of_inner.append((asked, _by_label(fold.vectors, asked, train[fold.parts != part], labels)))
+    of_test = _by_label(fold.vectors, np.flatnonzero(fold.test), train, labels)
+    return _Ready(fold, narrow(fold.vectors, fold.train), of_test, of_inner)
+
+
+def _by_label(
+    vectors: Floats, queries: NDArray[np.int64], among: NDArray[np.int64], labels: Texts
+) -> dict[str, Neighbors]:
+    """Label -> the nearest K of the rows `among` that have it, for every row of `queries`."""
+    found = {}
+    for label in np.unique(labels[among]):
+        rows = among[labels[among] == label]
+        near = find_neighbors(vectors[queries], K, metric="cosine", among=vectors[rows])
+        found[str(label)] = Neighbors(rows[near.indices], near.distances)
+    return found
+
+
+def _left(lists: dict[str, Neighbors], label: str) -> Neighbors | None:
+    """The nearest K cells of other labels than `label`."""
+    others = [near for name, near in lists.items() if name != label]
+    return merged(others, K) if others else None
+
+
+def _without(one: _Ready, labels: Texts, label: str) -> tuple[dict[str, Numbers], Texts]:
+    """(unknown scores, k-NN labels) of the test cells of a fold that has not seen a label."""
+    near = _left(one.of_test, label)
+    assert near is not None
+    votes, far = vote(near, labels), near.distances[:, -1].astype(np.float64)
+    rows, usual = _usual(one, labels, label, near.k)
+    train = one.fold.train & (labels != label)
     scores = vote_scores(votes)
-    scores["relative_distance"] = relative_distance(
-        near.distances[:, -1].astype(np.float64), votes.labels, usual[:, -1], labels[fold.inner[known]]
-    )
-    train = fold.train & (labels != label)
-    scores["mahalanobis"] = mahalanobis(space[train], labels[train], space[fold.test])
+    scores["relative_distance"] = relative_distance(far, votes.labels, usual, labels[rows])
+    scores["mahalanobis"] = mahalanobis(one.space[train], labels[train], one.space[one.fold.test])
     return scores, votes.labels
 
 
-def _by_label(fold: Fold, labels: Texts) -> dict[str, Neighbors]:
-    """Training label -> the nearest K cells of it, for every test cell: without one label, the others are left."""
-    queries, found = fold.vectors[fold.test], {}
-    for label in np.unique(labels[fold.train]):
-        rows = np.flatnonzero(fold.train & (labels == label))
-        near = find_neighbors(queries, K, metric="cosine", among=fold.vectors[rows])
-        found[str(label)] = Neighbors(rows[near.indices], near.distances)
-    return found
+def _usual(one: _Ready, labels: Texts, label: str, k: int) -> tuple[NDArray[np.int64], Numbers]:
+    """Training cells of other labels, and how far their k-th neighbour is when their part is held out."""
+    rows, usual = [np.zeros(0, np.int64)], [np.zeros(0)]
+    for asked, lists in one.of_inner:
+        near, others = _left(lists, label), labels[asked] != label
+        if near is not None and near.k >= k:
+            rows.append(asked[others])
+            usual.append(near.distances[others, k - 1].astype(np.float64))
+    return np.concatenate(rows), np.concatenate(usual)
 
 
 def mahalanobis(train: Floats, labels: Texts, queries: Floats) -> Numbers:

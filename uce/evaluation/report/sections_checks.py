@@ -76,6 +76,19 @@ def _coordinates(embedding: Embedding, drawn: np.ndarray[Any, Any], n_cells: int
         return str(error)
 
 
+# What two draws of the genes of one cell change, see `uce.evaluation.robustness.noise_floor`.
+_FLOOR = {
+    "cosine_mean": "cosine of two draws of one cell, mean",
+    "cosine_sd": "the same, standard deviation",
+    "cosine_p1": "the same, lowest 1 % of the cells",
+    "overlap": "share of the nearest cells that stay",
+    "macro_f1": "largest difference in macro F1 between two draws",
+    "label_flips": "share of cells that change their label",
+    "between_cells": "cosine of two different cells, mean",
+    "share": "spread between draws over that between cells",
+}
+
+
 def robustness(material: Material) -> Section | None:
     """What becomes of a cell with fewer counts or genes; checks that must hold whatever the cells."""
     if "robustness" not in material.tasks:
@@ -92,11 +105,16 @@ def robustness(material: Material) -> Section | None:
             blocks.append(table(f"Checks of {name}", ["check", "passed", "value", "note"], checks))
         floor = details.get("noise_floor") or {}
         if floor:
-            values = [[words(key), value] for key, value in floor.items() if isinstance(value, int | float | None)]
+            values = [
+                [_FLOOR.get(key, words(key)), value]
+                for key, value in floor.items()
+                if isinstance(value, int | float | None)
+            ]
             blocks.append(table(f"Noise floor of {name}", ["quantity", "value"], values))
     reading = paragraph(
         "The same cells are embedded again with counts or genes taken away. Labels are looked up among whole cells "
-        "of other donors. Differences between embeddings below the noise floor are no differences.",
+        "of other donors. The model draws genes at random, so two draws of one cell differ too: what is below this "
+        "noise floor is no difference.",
         look="lead",
     )
     return section("Fewer counts, fewer genes", reading, *blocks, material.missing("robustness"))

@@ -111,7 +111,9 @@ def calibration(material: Material) -> Section | None:
             caption = "Who may say “unknown” for the least sure cells is right more often. The dotted line is 95 %."
             blocks.append(figure(drawn, f"Accuracy against coverage: {words(probe)}.", caption))
     reading = paragraph(
-        "When a label comes with 0.9, is it right nine times in ten? On held-out donors only.", look="lead"
+        "When a label comes with 0.9, is it right nine times in ten? On held-out donors only. Before: the confidence "
+        "as the classifier gives it; after: calibrated on other donors. Small dots are few cells.",
+        look="lead",
     )
     return section("Is the confidence true?", reading, columns(blocks), material.missing("calibration"))
 

@@ -75,8 +75,9 @@ def comparisons(material: Material) -> Section | None:
         blocks.append(figure(drawn, f"Paired differences in {words(metric)}.", notes))
     reading = paragraph(
         "Both rows of a pair are judged on the same held-out cells and on the same resampled donors. A difference "
-        "counts only where its whole interval lies on one side of zero, with enough donors and after a correction "
-        "for the number of comparisons; everything else is a tie.",
+        "counts only where its whole interval lies on one side of zero, there are six donors or more, and a t-test "
+        "over resampled donors agrees, corrected for the number of rows compared (Holm). All else is a tie, so that a "
+        "tie may have an interval beside zero; and a tie is no proof that two are equal.",
         look="lead",
     )
     return section("Better, or a tie?", reading, columns(blocks))
@@ -103,7 +104,7 @@ def bio_and_batch(material: Material) -> Section | None:
     if points:
         drawn = scatter(points, material.looks, x="batches mixed (scIB)", y="biology kept (scIB)")
         caption = (
-            "Up and to the right is better. Neither axis says anything alone: random numbers mix batches perfectly. "
+            "Up and to the right is better. Neither axis says anything alone: random numbers mix batches well. "
             "The hollow controls are the anchors: the oracle knows the labels, the others know nothing, or only the "
             "batch."
         )
@@ -176,7 +177,7 @@ def structure(material: Material) -> Section | None:
     ][:3]
     reading = paragraph(
         "CiLISI asks, within each label, whether cells of different batches are neighbours: 0 is apart, and the "
-        "value that shuffled batches reach is the ceiling. scGraph asks whether the distances between types agree "
+        "value that shuffled batches reach is what to aim at. scGraph asks whether the distances between types agree "
         "with those inside each batch. Its yardstick is a PCA, so embeddings by PCA are favoured.",
         look="lead",
     )
@@ -197,7 +198,7 @@ def _by_label(details: dict[str, object], key: str) -> dict[str, float]:
 def _ceilings(details: dict[str, object]) -> str:
     ceilings = [value for value in _by_label(details, "ceiling").values() if np.isfinite(value)]
     skipped = list(details.get("skipped", []))  # type: ignore[call-overload]
-    text = f"Attainable with these batches: {min(ceilings):.2f} to {max(ceilings):.2f}." if ceilings else ""
+    text = f"Batches dealt at random reach {min(ceilings):.2f} to {max(ceilings):.2f}." if ceilings else ""
     return f"{text} {len(skipped)} labels are left out, see the table." if skipped else text
 
 

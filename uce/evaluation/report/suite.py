@@ -1,6 +1,7 @@
 """One page, and one text, over many evaluations."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,7 +24,7 @@ _HOW_TO_READ = (
     "Means of rows that could be judged on different numbers of sets are not comparable; differences are.",
     "Scores that are suspect, failed or skipped are in no mean; the page of each set says why.",
 )
-_ALL = "All sets"
+_CAPTION = "Mean over data sets; a fine stroke is one set; bars are 95 % intervals over sets, where there are six."
 _SEEN = {"clean": "no", "unknown": "not known"}
 
 
@@ -35,9 +36,10 @@ def write_suite_report(result: "SuiteResult", path: Path) -> Path:
         return html.write_page(path, html.page(result.suite.name, top, [_problems(result)]))
     groups = _groups(result, table)
     sections = [
-        html.section("Pictures", *(_picture_of(title, part, _of_group(table, title)) for title, part in groups))
+        html.section("Pictures", *(html.figure(_draw(group), group.title, _CAPTION, wide=True) for group in groups))
     ]
-    sections += [html.section(title, *(_standing_table(title, rows) for rows in part)) for title, part in groups]
+    for group in groups:
+        sections.append(html.section(group.title, *(_standing_table(group.title, rows) for rows in group.standings)))
     sections += [_set_by_set(table), _sets(result), _problems(result)]
     sections.append(html.section("How to read this", html.bullets(_HOW_TO_READ)))
     top = [html.paragraph(sentence, look="verdict") for sentence in _verdicts(groups)]
@@ -45,15 +47,18 @@ def write_suite_report(result: "SuiteResult", path: Path) -> Path:
 
 
 def write_summary(result: "SuiteResult", path: Path) -> None:
-    """The same in Markdown, without the pictures."""
+    """The same in Markdown, with its pictures as `.svg` beside it."""
     table = result.table()
     lines = [f"# {result.suite.name}", "", f"Model: `{result.suite.model}`. " + " ".join(_HOW_TO_READ), ""]
     if not table.empty:
         groups = _groups(result, table)
         lines += [*(f"- {sentence}" for sentence in _verdicts(groups)), ""]
-        for title, part in groups:
-            lines += [f"## {title}", ""]
-            for rows in part:
+        for group in groups:
+            drawn = _draw(group)
+            with atomic_path(path.with_name(f"{group.name}.svg")) as temporary:
+                temporary.write_bytes(drawn.data)
+            lines += [f"## {group.title}", "", f"![{drawn.alt}]({group.name}.svg)", "", _CAPTION, ""]
+            for rows in group.standings:
                 lines += [f"### {words(rows[0].metric)}", "", *_markdown(_NAMES, map(_cells, rows)), ""]
         lines += ["## Set by set", ""]
         for metric in _headline(table):
@@ -66,22 +71,26 @@ def write_summary(result: "SuiteResult", path: Path) -> None:
         temporary.write_text("\n".join(lines).rstrip() + "\n", encoding="utf-8")
 
 
-def _groups(result: "SuiteResult", table: pd.DataFrame) -> list[tuple[str, list[list[Standing]]]]:
-    """Standings over the sets that the model was not trained on, and over all of them."""
-    unseen = table[table["seen"] == "clean"]
-    first = str(table[table["kind"] == "own"]["embedding"].iloc[0]) if (table["kind"] == "own").any() else ""
-    seed = result.suite.seed
-    parts = [(f"Sets not trained on ({unseen['dataset'].nunique()})", unseen)]
-    parts.append((f"{_ALL} ({table['dataset'].nunique()})", table))
-    found = [
-        (title, [rows for metric in _headline(table) if (rows := standings(part, metric, first, seed=seed))])
-        for title, part in parts
-    ]
-    return [(title, rows) for title, rows in found if rows]
+@dataclass(frozen=True, eq=False)
+class _Group:
+    """Some of the data sets: their scores, and how every row does in each headline metric."""
+
+    name: str
+    title: str
+    table: pd.DataFrame
+    standings: list[list[Standing]]
 
 
-def _of_group(table: pd.DataFrame, title: str) -> pd.DataFrame:
-    return table if title.startswith(_ALL) else table[table["seen"] == "clean"]
+def _groups(result: "SuiteResult", table: pd.DataFrame) -> list[_Group]:
+    """The sets that the model was not trained on, and all of them."""
+    own = table[table["kind"] == "own"]["embedding"]
+    first = "" if own.empty else str(own.iloc[0])
+    parts = {"unseen": ("Sets not trained on", table[table["seen"] == "clean"]), "all": ("All sets", table)}
+    groups = []
+    for name, (title, part) in parts.items():
+        found = [standings(part, metric, first, seed=result.suite.seed) for metric in _headline(table)]
+        groups.append(_Group(name, f"{title} ({part['dataset'].nunique()})", part, [rows for rows in found if rows]))
+    return [group for group in groups if group.standings]
 
 
 def _headline(table: pd.DataFrame) -> list[str]:
@@ -89,15 +98,15 @@ def _headline(table: pd.DataFrame) -> list[str]:
     return list(dict.fromkeys(table[table["headline"] & (table["better"] != "neither")]["metric"]))
 
 
-def _verdicts(groups: Sequence[tuple[str, list[list[Standing]]]]) -> list[str]:
+def _verdicts(groups: Sequence[_Group]) -> list[str]:
     """Per group, in words: how the first row stands against PCA and against the mean of gene vectors."""
     said = []
-    for title, part in groups:
-        by_metric = {rows[0].metric: {row.embedding: row for row in rows} for rows in part}
+    for group in groups:
+        by_metric = {rows[0].metric: {row.embedding: row for row in rows} for rows in group.standings}
         against = by_metric.get("knn_macro_f1", {})
         clauses = [_clause(name, against[name]) for name in ("pca", "mean-genes", "untrained") if name in against]
         if clauses:
-            said.append(f"{title}: in labels by nearest neighbours the model is {'; '.join(clauses)}.")
+            said.append(f"{group.title}: in labels by nearest neighbours the model is {'; '.join(clauses)}.")
     return said
 
 
@@ -160,11 +169,11 @@ def _sortable(row: Standing) -> list[object]:
     return values
 
 
-def _picture_of(title: str, part: Sequence[Sequence[Standing]], table: pd.DataFrame) -> html.Html:
-    """Means of every row, a panel per metric, with intervals where there are any; every set as a faint dot."""
-    kinds = dict(zip(table["embedding"], table["kind"], strict=True))
+def _draw(group: _Group) -> html.Picture:
+    """Means of every row, a panel per metric, with intervals where there are any; every set as a faint stroke."""
+    kinds = dict(zip(group.table["embedding"], group.table["kind"], strict=True))
     look = looks(kinds)
-    part = [rows for rows in part if len(rows) > 1]
+    part = [rows for rows in group.standings if len(rows) > 1]
     order = [name for name in kinds if any(row.embedding == name for rows in part for row in rows)]
     with style():
         columns = 2
@@ -172,7 +181,7 @@ def _picture_of(title: str, part: Sequence[Sequence[Standing]], table: pd.DataFr
         figure = new_figure(0.5 + lines * (0.55 + 0.16 * len(order)), width=7.6)
         panels = figure.subplots(lines, columns, sharey=True, squeeze=False).ravel()
         for axes, rows in zip(panels, part, strict=False):
-            wide = _wide(table, rows[0].metric)
+            wide = _wide(group.table, rows[0].metric)
             for row in rows:
                 y = order.index(row.embedding)
                 axes.plot(wide[row.embedding], np.full(len(wide), y), "|", color="#b9bec3", ms=6, mew=0.8, zorder=1)
@@ -188,9 +197,7 @@ def _picture_of(title: str, part: Sequence[Sequence[Standing]], table: pd.DataFr
         for axes in panels[len(part) :]:
             axes.set_visible(False)
         alt = "; ".join(f"{words(r[0].metric)}: best {r[0].embedding} {r[0].mean:.3f}" for r in part)
-        drawn = picture(figure, f"Mean scores over data sets. {alt}")
-    caption = "Mean over data sets; a fine stroke is one set; bars are 95 % intervals over sets, where there are six."
-    return html.figure(drawn, title, caption, wide=True)
+        return picture(figure, f"Mean scores over data sets. {alt}")
 
 
 def _wide(table: pd.DataFrame, metric: str) -> pd.DataFrame:

@@ -89,7 +89,8 @@ def verdict(material: Material) -> list[str]:
     labels, cells = number(found.get("labels")), number(len(material.cells))
     if sides := found.get("sides"):
         names = between([str(side["name"]) for side in sides])
-        judged = f"{named} was judged by carrying {labels} shared labels between {names}, both ways, on {cells} cells."
+        shared = "one shared label" if found.get("labels") == 1 else f"{labels} shared labels"
+        judged = f"{named} was judged by carrying {shared} between {names}, both ways, on {cells} cells."
     else:
         groups = found.get("groups")
         donors = f" from {number(groups)} donors" if groups else ""
@@ -111,7 +112,17 @@ def _compared(name: str, row: Mapping[str, Any]) -> str:
     low, high = row["low"], row["high"]
     interval = f"; 95 % interval {number(low)} to {number(high)}" if number(low) != "–" else "; no interval"
     verdict = _WORDS.get(str(row["verdict"]), str(row["verdict"]))
-    return f"{verdict} {_NAMES.get(name, name)} (difference {number(row['difference'])}{interval})"
+    return f"{verdict} {_NAMES.get(name, name)} (difference {number(row['difference'])}{interval}{_why_tie(row)})"
+
+
+def _why_tie(row: Mapping[str, Any]) -> str:
+    """Why an interval beside zero is called a tie all the same; "" where nothing is to be explained."""
+    if row["verdict"] != "tie" or not (row["low"] > 0 or row["high"] < 0):
+        return ""
+    if row.get("by") == "cell":
+        return ", over cells: too few donors to say more"
+    corrected = row["p_holm"] >= 0.05
+    return ", beside zero, but not sure once corrected for all rows compared" if corrected else ", within the noise"
 
 
 _TILES = {

@@ -7,7 +7,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from uce.evaluation.calibration import brier, classwise_ece, coverage_at, coverage_curve, ece, log_loss, reliability
+from uce.evaluation.calibration import (
+    brier,
+    classwise_ece,
+    coverage_area,
+    coverage_at,
+    coverage_curve,
+    ece,
+    log_loss,
+    reliability,
+)
 from uce.evaluation.context import Context
 from uce.evaluation.embeddings import Embedding
 from uce.evaluation.held_out import HeldOut, held_out_of
@@ -54,7 +63,8 @@ def run(context: Context, embedding: Embedding) -> Findings:
             details[probe] |= {stage: {"bins": reliability(confidence, correct)}, **_coverage(confidence, correct)}
     values["coverage_at_95"] = details["knn"]["coverage_at_95"]
     values["logistic_coverage_at_95"] = details["logistic"]["coverage_at_95"]
-    values["coverage_area"] = float(np.mean([point["accuracy"] for point in details["knn"]["coverage"]]))
+    confidence = held.confidence("knn", calibrated="knn" in held.calibrated)
+    values["coverage_area"] = coverage_area(confidence, held.predicted("knn") == held.labels)
     return Findings(tuple(_scores(held, values)), details)
 
 

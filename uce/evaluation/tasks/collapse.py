@@ -25,11 +25,12 @@ _BETTER: dict[str, Better] = {
     "label_signal": "higher",
 }
 METRICS: tuple[tuple[str, Family], ...] = tuple((name, "collapse") for name in _BETTER)
+_OF_ALL = ("hubness", "label_signal")
 _HISTOGRAM_CELLS = 1000
 
 
 def run(context: Context, embedding: Embedding) -> Findings:
-    """Measure at most 5,000 cells; a score whose gate fires is `suspect`, and its note says why."""
+    """Measure at most 5,000 cells, neighbours of all; a score whose gate fires is `suspect`, and its note says why."""
     rows = collapse.sample_rows(len(embedding.vectors), context.rng(102))
     vectors, labels, counts = embedding.vectors[rows], context.cells.labels[rows], context.cells.counts
     spread, aligned = collapse.measure(vectors), align(context, embedding)
@@ -39,7 +40,8 @@ def run(context: Context, embedding: Embedding) -> Findings:
         fired["label_signal"] = words(aligned, embedding.name)
     values = {name: float(getattr(spread, name)) for name in _BETTER if hasattr(spread, name)}
     values |= {"hubness": collapse.hubness(context.neighbors(embedding, K)), "label_signal": aligned.signal}
-    scores = tuple(_score(name, values[name], fired.get(name, ""), len(rows)) for name in _BETTER)
+    sizes = dict.fromkeys(_BETTER, len(rows)) | dict.fromkeys(_OF_ALL, len(context.cells))
+    scores = tuple(_score(name, values[name], fired.get(name, ""), sizes[name]) for name in _BETTER)
     return Findings(
         scores,
         {

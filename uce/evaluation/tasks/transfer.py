@@ -64,13 +64,14 @@ def _of_probe(context: Context, held: HeldOut, probe: str) -> Iterator[Score]:
         metric, found = f"{probe}_{name}", intervals.get(name)
         low, high = (found.low, found.high) if found else (NAN, NAN)
         note = "; ".join(filter(None, (trouble, found.note if found else "", held.split.mark)))
-        status = "suspect" if trouble else "ok"
-        yield _score(held, metric, values[name], low=low, high=high, status=status, note=note)
+        yield _score(held, metric, values[name], low=low, high=high, note=note, suspect=bool(trouble))
 
 
-def _score(held: HeldOut, metric: str, value: float, **more: Any) -> Score:
-    if np.isnan(value) and "status" not in more:
-        more |= {"status": "undefined"}
+def _score(held: HeldOut, metric: str, value: float, *, suspect: bool = False, **more: Any) -> Score:
+    if np.isnan(value):
+        more |= {"status": "undefined", "note": "all judged cells have one label"}
+    elif suspect:
+        more |= {"status": "suspect"}
     return Score(
         metric,
         value,
@@ -86,7 +87,7 @@ def _score(held: HeldOut, metric: str, value: float, **more: Any) -> Score:
 def _extra(held: HeldOut, probe: str) -> Score:
     metric = f"{probe}_macro_f1"
     if probe not in held.votes:
-        note = "the embedding has no more than 50 dimensions"
+        note = "the embedding has no more than 50 dimensions, or a fold no more than 50 training cells"
         return Score(metric, NAN, "transfer", status="skipped", note=note)
     value = classification_scores(held.labels, held.predicted(probe))["macro_f1"]
     return _score(held, metric, value, note=held.split.mark)
