@@ -7,7 +7,7 @@ gone. Train and judge on them as on any other kind of vectors:
     python scripts/random_gene_tables.py
     uce corpus build data_manifests/training_cells.csv --folder FOLDER --encoder random-groups -o random-corpus
     uce pretrain configs/uce_mini.yaml data.corpus=random-corpus -o runs/random
-    python scripts/judge_uce_mini.py --data FOLDER --model runs/random/uce-mini --output runs/random
+    uce benchmark configs/benchmark_shared.yaml data=FOLDER model=runs/random/uce-mini -o runs/random/benchmark
 """
 
 from dataclasses import replace

@@ -37,7 +37,12 @@ def _add_eval(commands: Commands) -> None:
         example="eval lung.h5ad --label-key cell_type --batch-key donor -o report/",
     )
     parser.add_argument("input", nargs="?", help=".h5ad or AnnData .zarr with labels in obs")
-    parser.add_argument("--cross", nargs=2, metavar="FILE", help="carry labels between two files, both ways, instead")
+    parser.add_argument(
+        "--cross",
+        nargs=2,
+        metavar="FILE",
+        help="carry labels between two files, both ways, instead; --species may then be FIRST,SECOND",
+    )
     parser.add_argument("-o", "--output", required=True, help="folder for report.html, results.json and results.tsv")
     parser.add_argument("--label-key", required=True, metavar="COLUMN", help="obs column: what a cell is")
     parser.add_argument("--batch-key", metavar="COLUMN", help="obs column: its technical batch")
@@ -63,7 +68,7 @@ def _add_eval(commands: Commands) -> None:
     parser.add_argument("--batch-size", type=whole_or_auto, default="auto", help="cells per batch (auto)")
     parser.add_argument("--precision", choices=["auto", "fp32", "bf16"], default="auto", help="auto is fp32")
     parser.add_argument("--device", choices=["auto", "cpu", "cuda", "mps"], default="auto", help="(auto)")
-    parser.add_argument("--threads", type=int, default=2, help="of linear algebra (2)")
+    parser.add_argument("--threads", type=int, default=2, help="of the process of scib-metrics (2)")
     parser.add_argument("--fail-on-leakage", action="store_true", help="exit with 3 where the model has seen the cells")
     parser.add_argument("--overwrite", action="store_true", help="replace a report that is there")
     parser.add_argument("--quiet", action="store_true", help="no progress")
@@ -169,7 +174,7 @@ def _add_benchmark(commands: Commands) -> None:
     parser.add_argument(
         "-o", "--output", required=True, help="folder; data sets that are done there are not done again"
     )
-    parser.add_argument("--threads", type=int, default=2, help="of linear algebra (2)")
+    parser.add_argument("--threads", type=int, default=2, help="of the process of scib-metrics (2)")
     parser.add_argument("--quiet", action="store_true", help="no progress")
     parser.set_defaults(run=_run_benchmark)
 
