@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 
 from uce.cli.main import main
+from uce.config import read_config
 from uce.errors import InputError, ModelError, UsageError
 from uce.evaluation import suite
 from uce.evaluation.suite import run_suite
@@ -124,3 +125,13 @@ def test_every_picture_says_which_row_is_best(done: Path) -> None:
     assert "Mean scores over data sets" in page
     assert "http://" not in page.replace("http://www.w3.org", "")
     assert np.isfinite(pd.read_csv(done / "results.tsv", sep="\t").query("status == 'ok'")["value"]).all()
+
+
+def test_the_suite_that_comes_with_the_package_covers_every_trained_and_held_out_set() -> None:
+    configs = Path(__file__).parents[2]
+    shipped = read_config(suite.Suite, configs / "configs" / "benchmark_shared.yaml")
+    listed = pd.read_csv(configs / "data_manifests" / "training_cells.csv")
+    assert set(listed["dataset"]) <= {entry.name for entry in shipped.datasets}
+    for entry in shipped.datasets:
+        row = listed[listed["dataset"] == entry.name]
+        assert row.empty or row["file"].item() == entry.file

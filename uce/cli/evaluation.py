@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from uce.cli.parsers import Commands, add_command, add_source, whole_or_auto
-from uce.files import shorten
 
 if TYPE_CHECKING:
     from uce.evaluation.results import EvalResult
@@ -149,6 +148,8 @@ def _exit_code(result: "EvalResult", *, fail_on_leakage: bool) -> int:
 
 def _troubles(result: "EvalResult") -> list[str]:
     """A line per embedding without vectors, and per reason for which scores of a row failed or are suspect."""
+    from uce.files import shorten
+
     lines = [
         f"not judged: {one['name']}: {one['note'] or 'no cell has a finite vector'}"
         for one in result.embeddings
