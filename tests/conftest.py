@@ -1,5 +1,6 @@
 """What every test may use: no network, the folder of shared real data where there is one, a home of its own."""
 
+import logging
 import socket
 import sys
 from collections.abc import Callable, Iterator
@@ -29,6 +30,16 @@ def _offline(monkeypatch: pytest.MonkeyPatch) -> None:
         connect(self, address)
 
     monkeypatch.setattr(socket.socket, "connect", guarded)
+
+
+@pytest.fixture(autouse=True)
+def _logs_are_heard() -> None:
+    """Undo what libraries do to loggers that are there before them: our warnings must reach the test that waits."""
+    logging.disable(logging.NOTSET)
+    for name, logger in list(logging.root.manager.loggerDict.items()):
+        if name.startswith("uce") and isinstance(logger, logging.Logger):
+            logger.disabled, logger.propagate = False, True
+            logger.setLevel(logging.NOTSET)
 
 
 @pytest.fixture(autouse=True)
