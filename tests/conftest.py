@@ -80,7 +80,7 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     width = load_gene_table("human").dim
     config = ModelConfig(
-        layers=1, dim=32, heads=2, hidden=64, protein_dim=width, out_dim=16, decoder_dim=32, readout="cls+mean"
+        layers=2, dim=32, heads=2, hidden=64, protein_dim=width, out_dim=16, decoder_dim=32, readout="cls+mean"
     )
     torch.manual_seed(7)
     specials = np.random.default_rng(7).standard_normal((4, width)).astype(np.float32)

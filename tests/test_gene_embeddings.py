@@ -78,7 +78,9 @@ def by_hand(cells: ad.AnnData, model: "Model", *, seed: int) -> tuple[np.ndarray
     for padded, length in zip(drawn.tokens, drawn.lengths, strict=True):
         tokens = padded[:length]
         x = model.encoder.project(torch.from_numpy(vocabulary.vectors[tokens])) + model.encoder.positions[:length]
-        states = model.encoder.blocks[0](x[None])[0].double().numpy()
+        for block in model.encoder.blocks:
+            x = block(x[None])[0]
+        states = x.double().numpy()
         for token in set(tokens[tokens >= vocabulary.first_gene].tolist()):
             row = row_of_rank[token - vocabulary.first_gene]
             sums[row] += states[tokens == token].mean(axis=0)

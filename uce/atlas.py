@@ -7,19 +7,16 @@ its device, or come later; whoever runs next finds the finished blocks and compu
 import re
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import numpy as np
-import numpy.typing as npt
 
 from uce.cells.parts import BLOCK_CELLS, Parts, block_ranges
 from uce.devices import rank_and_world
 from uce.errors import OutputExistsError, StorageError, UsageError
 from uce.files import check_writable, printable, refuse_overwrite
 from uce.health import Health
-from uce.jobs import SAMPLE_CELLS, Job, examine_blocks, fill, make_record, plan_of, refuse_changed, say_notes
+from uce.jobs import Job, examine_blocks, fill, make_record, plan_of, refuse_changed, say_notes, thinned
 from uce.locks import lock
 from uce.outputs import obsm_keys, write_h5ad, write_npy, write_parquet
 from uce.progress import say
@@ -264,7 +261,7 @@ def _assemble(job: Job, target: Target) -> Finished:
     refuse_changed(job)
     cells, parts = job.counts.n_cells, target.parts
     count = len(block_ranges(cells))
-    summary = [replace(block, vectors=_thin(block.vectors, cells)) for block in parts.blocks(count)]
+    summary = [thinned(block, cells) for block in parts.blocks(count)]
     health = examine_blocks(job, summary)
     record = make_record(job, summary, health)
     vectors = (block.vectors for block in parts.blocks(count))
@@ -285,7 +282,3 @@ def _assemble(job: Job, target: Target) -> Finished:
         )
     parts.remove()
     return health, record
-
-
-def _thin(vectors: npt.NDArray[np.float32], n_cells: int) -> npt.NDArray[np.float32]:
-    return vectors[:: max(1, n_cells // SAMPLE_CELLS)].copy()

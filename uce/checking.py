@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from uce.cells.counts import Policy, open_counts
-from uce.devices import pick_device, pick_precision
+from uce.devices import check_precision, pick_device
 from uce.engines import Settings, embed_rows
 from uce.errors import InputError, ModelError, UceError, UsageError
 from uce.files import printable, shorten
@@ -94,7 +94,7 @@ def check(
     loaded = model if isinstance(model, Model) else load_model(model)
     name = printable(str(source), limit=200) if isinstance(source, str | Path) else "AnnData"
     report = Report(name)
-    settings = Settings(pick_device("cpu"), pick_precision("fp32"))
+    settings = Settings(pick_device("cpu"), check_precision("fp32"))
     try:
         with open_counts(source, layer=layer, use_raw=use_raw, policy=counts_policy, genome=genome) as counts:
             report = Report(name, counts.n_cells, len(counts.var), counts.kind, counts.slot, notes=tuple(counts.notes))
@@ -188,7 +188,7 @@ def verify(
         msg = f"{path}: was made by model {record['model_sha256'][:12]}, {loaded.name} is {loaded.sha256[:12]}."
         raise ModelError(msg)
     precision = str(record["precision"])
-    settings = Settings(pick_device("auto"), pick_precision(precision), int(record["seed"]), int(record["replicates"]))
+    settings = Settings(pick_device("auto"), check_precision(precision), int(record["seed"]), int(record["replicates"]))
     slot = str(record["counts_slot"]).removeprefix("layers/")
     tables, columns = dict(record["species"]), dict(record["gene_column"])
     species = next(iter(tables)) if len(tables) == 1 else None

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import platform
 import re
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     import torch
 
 Precision = Literal["fp32", "bf16"]
+PrecisionChoice = Literal["auto", "fp32", "bf16"]
 ProteinPrecision = Literal["fp32", "bf16", "fp16"]
 
 _CPU_FACTS = Path("/proc/cpuinfo")
@@ -44,18 +46,16 @@ def pick_device(name: str) -> "torch.device":
     return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if name == "cuda" else torch.device(name)
 
 
-def pick_precision(name: str) -> Precision:
-    """The precision for `auto`, `fp32` or `bf16`. `auto` is float32, in which equal cells get equal vectors.
+def check_precision(name: str) -> PrecisionChoice:
+    """`name`, if it is `auto`, `fp32` or `bf16`. What `auto` means depends on the model, see `choose_precision`.
 
     Raises
     ------
     UsageError
         Any other name.
     """
-    if name == "auto":
-        return "fp32"
-    if name in get_args(Precision):
-        return cast("Precision", name)
+    if name in get_args(PrecisionChoice):
+        return cast("PrecisionChoice", name)
     msg = f"--precision {name}: not a precision. Use auto, fp32 or bf16."
     raise UsageError(msg)
 
@@ -78,19 +78,29 @@ def pick_protein_precision(name: str, device: "torch.device") -> ProteinPrecisio
     if device.type == "cpu" and name == "fp16":
         msg = "--precision fp16: for graphics processors alone. Use bf16 or fp32, or --device cuda."
         raise UsageError(msg)
-    if device.type == "cpu" and name == "bf16" and not _computes_bf16():
+    if device.type == "cpu" and name == "bf16" and not computes_bf16():
         logger.warning("--precision bf16: this processor has no instructions for it; float32 is used.")
         return "fp32"
     return cast("ProteinPrecision", name)
 
 
-def _computes_bf16() -> bool:
-    """Whether the processor says that it multiplies matrices of bf16: AVX-512 or AMX of x86, BF16 of ARM."""
+def computes_bf16() -> bool:
+    """Whether this machine's processor says that it multiplies matrices of bf16: AVX-512 or AMX of x86, BF16 of ARM."""
     try:
         facts = _CPU_FACTS.read_text(encoding="utf-8", errors="replace")
     except OSError:  # no such file on this system
         return False
     return re.search(r"\b(avx512_bf16|amx_bf16|bf16)\b", facts) is not None
+
+
+def processor_name() -> str:
+    """What the processor calls itself, such as "AMD EPYC 9B45"; the kind of machine where it does not say."""
+    try:
+        facts = _CPU_FACTS.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        facts = ""
+    found = re.search(r"^model name\s*:\s*(.+)$", facts, re.MULTILINE)
+    return found[1].strip() if found else platform.processor() or platform.machine()
 
 
 def memory_bytes(device: "torch.device") -> int:
@@ -108,6 +118,29 @@ def arithmetic(device: "torch.device", precision: ProteinPrecision) -> AbstractC
 
     kinds = {"bf16": torch.bfloat16, "fp16": torch.float16}
     return torch.autocast(device.type, dtype=kinds[precision]) if precision in kinds else nullcontext()
+
+
+def can_compile(device: "torch.device", *, asked: str) -> bool:
+    """Whether torch can compile for `device`, for which it needs a C++ compiler; a warning says where it cannot.
+
+    Should compilation fail later nevertheless, what was to be compiled runs as it is.
+    """
+    import torch
+
+    from uce.files import printable
+
+    try:
+        torch.compile(_one_more)(torch.ones(2, device=device))
+    except Exception as error:  # of torch's many parts, each with exceptions of its own
+        why = printable(str(error).strip().split("\n", maxsplit=1)[0], limit=200)
+        logger.warning("%s: torch cannot compile here (%s); going on without.", asked, why)
+        return False
+    torch._dynamo.config.suppress_errors = True
+    return True
+
+
+def _one_more(x: "torch.Tensor") -> "torch.Tensor":
+    return x + 1
 
 
 def exact_type(device: "torch.device") -> "torch.dtype":

@@ -10,7 +10,7 @@ from scipy.sparse import csr_matrix
 import uce
 from uce.cells.counts import Counts, Policy, open_counts
 from uce.cells.parts import block_ranges
-from uce.devices import memory_bytes, pick_device, pick_precision
+from uce.devices import check_precision, memory_bytes, pick_device
 from uce.embedding import DEFAULT_MODEL
 from uce.engines import Settings, project_vocabulary, stream_gene_states
 from uce.errors import UsageError
@@ -98,11 +98,12 @@ def gene_embeddings(
     >>> genes[genes.obs["n_cells"] >= 10].obsm["X_context:B"]                           # doctest: +SKIP
     """
     size = None if batch_size == "auto" else batch_size
-    settings = Settings(pick_device(device), pick_precision(precision), seed, batch_size=size)
+    settings = Settings(pick_device(device), check_precision(precision), seed, batch_size=size)
     loaded = model if isinstance(model, Model) else load_model(model)
     if cells is None:
         table = load_gene_table(_needed(species, group_by=group_by, where=where), encoder=loaded.gene_encoder)
-        return _without_context(loaded, table, *project_vocabulary(loaded, table, settings.device))
+        encoder = loaded.encoder.to(settings.device)
+        return _without_context(loaded, table, *project_vocabulary(loaded, table, encoder))
     with open_counts(cells, layer=layer, use_raw=use_raw, policy=counts_policy, genome=genome) as counts:
         groups, labels = _choose_cells(counts, group_by=group_by, where=where)
         job = prepare_job(

@@ -2,18 +2,19 @@
 
 from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy.sparse import vstack
 
 import uce
 from uce.cells.counts import Counts, Policy, open_counts
 from uce.cells.matching import match_species
 from uce.cells.parts import BLOCK_CELLS, Block, Parts, block_ranges
-from uce.engines import Reader, Settings, embed_rows, prepare_reader, stream_blocks
+from uce.engines import Reader, Settings, embed_rows, prepare_readers, stream_blocks
 from uce.errors import InputError, UsageError
 from uce.genes.resolver import MIN_SHARE
 from uce.health import Health, examine
@@ -116,7 +117,8 @@ def prepare_job(
         encoder=loaded.gene_encoder,
         min_coverage=min_coverage,
     )
-    readers = {name: prepare_reader(loaded, match, settings) for name, match in matches.items()}
+    readers = prepare_readers(loaded, matches, settings)
+    settings = next(iter(readers.values())).settings  # in which the precision is settled
     return Job(counts, loaded, readers, labels, settings, counts_policy, species_key, counts.fingerprint())
 
 
@@ -195,32 +197,42 @@ def make_record(job: Job, blocks: list[Block], health: Health) -> dict[str, Any]
     return facts
 
 
+def thinned(block: Block, cells: int) -> Block:
+    """`block`, of a file of so many cells, with the vectors of only as many as `examine_blocks` needs."""
+    return replace(block, vectors=block.vectors[:: _step(cells)].copy())
+
+
 def examine_blocks(job: Job, blocks: list[Block]) -> Health:
-    """The health of a finished job; the vectors of `blocks` may be a sample, their per-cell numbers are complete."""
+    """The health of a finished job, from its blocks, thinned."""
+    cells = job.counts.n_cells
+    rows = np.concatenate([np.arange(*span, _step(cells)) for span in block_ranges(cells)] or [np.zeros(0, np.int64)])
     vectors = np.concatenate([block.vectors for block in blocks] or [np.zeros((0, job.shape[1]), np.float32)])
-    vectors = vectors[~np.isnan(vectors[:, 0])]
+    there = ~np.isnan(vectors[:, 0])
+    rows, vectors = rows[there], vectors[there]
     total = sum(float(block.total.sum()) for block in blocks)
     return examine(
         vectors[:: max(1, len(vectors) // SAMPLE_CELLS)],
         genes_covered=float(np.mean([reader.match.genes_covered for reader in job.readers.values()])),
         counts_covered=sum(float(block.covered.sum()) for block in blocks) / total if total else float("nan"),
-        cells=job.counts.n_cells,
+        cells=cells,
         cells_without_vector=int(sum((block.genes == 0).sum() for block in blocks)),
-        draws=_two_draws(job),
+        draws=_two_draws(job, rows, vectors),
     )
 
 
-def _two_draws(job: Job) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-    """A few cells from all over the file, embedded under two independent sets of draws."""
-    spots = np.linspace(0, max(0, job.counts.n_cells - 16), num=_DRAWN_TWICE // 16).astype(int)
-    pairs: list[tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]] = []
-    for start in np.unique(spots):
-        stop = min(int(start) + 16, job.counts.n_cells)
-        counts = job.counts.read(int(start), stop)
-        first, second = (
-            embed_rows(counts, job.readers, job.species[start:stop], first_replicate=shift).vectors
-            for shift in (0, job.settings.replicates)
-        )
-        there = ~np.isnan(first[:, 0])
-        pairs.append((first[there], second[there]))
-    return np.concatenate([pair[0] for pair in pairs]), np.concatenate([pair[1] for pair in pairs])
+def _step(cells: int) -> int:
+    return max(1, cells // SAMPLE_CELLS)
+
+
+def _two_draws(
+    job: Job, rows: npt.NDArray[np.int64], vectors: npt.NDArray[np.float32]
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """Vectors of a few cells from all over the file, and those of a second, independent set of draws."""
+    few = min(len(rows), max(_DRAWN_TWICE // 4, min(_DRAWN_TWICE, len(rows) // 16)))
+    chosen = np.unique(np.linspace(0, len(rows) - 1, num=few).astype(np.int64))
+    if not len(chosen):
+        return vectors, vectors
+    counts = vstack([job.counts.read(row, row + 1) for row in rows[chosen].tolist()], format="csr")
+    species = job.species[rows[chosen]] if len(job.readers) > 1 else job.species[:0]
+    second = embed_rows(counts, job.readers, species, first_replicate=job.settings.replicates).vectors
+    return vectors[chosen], second

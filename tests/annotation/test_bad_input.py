@@ -12,7 +12,7 @@ import uce
 from uce.annotation.reference import make_reference
 from uce.annotation.sources import Input, Side
 from uce.errors import InputError, OutputExistsError
-from uce.evaluation.reading import CountsOptions
+from uce.evaluation.counts import CountsOptions
 
 VECTORS = np.eye(4, dtype=np.float32)
 

@@ -9,7 +9,7 @@ from uce.annotation.beside import compare, marker_table
 from uce.annotation.labelling import label_cells
 from uce.annotation.reference import make_reference
 from uce.annotation.sources import Input, Side
-from uce.evaluation.reading import CountsOptions
+from uce.evaluation.counts import CountsOptions
 from uce.genes.collection import load_gene_table
 
 

@@ -1,6 +1,7 @@
 """Annotation as a user has it: files in, files out, refusals in one line with their exit code."""
 
 import json
+import re
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ import pytest
 from scipy import sparse
 
 import uce
+from uce.annotation import running
 from uce.annotation.writing import COLUMNS
 from uce.cli.main import main
 from uce.errors import InputError, ModelError, OutputExistsError, UsageError
@@ -213,16 +215,61 @@ def test_a_label_map_renames_and_leaves_out(pair: Pair, tmp_path: Path) -> None:
         pair.run(tmp_path / "not.h5ad", label_map={"B cell": "b"})
 
 
-@pytest.mark.parametrize("cells", [0, 1])
-def test_a_query_of_no_cells_and_of_one(pair: Pair, tmp_path: Path, cells: int) -> None:
-    ad.read_h5ad(pair.query)[:cells].copy().write_h5ad(tmp_path / "few.h5ad")
+def test_a_query_of_one_cell(pair: Pair, tmp_path: Path) -> None:
+    ad.read_h5ad(pair.query)[:1].copy().write_h5ad(tmp_path / "few.h5ad")
     options = pair.options(pca=True, pictures=True)
     found = uce.annotate_file(tmp_path / "few.h5ad", tmp_path / "out.h5ad", **options)
     obs = ad.read_h5ad(found.path).obs
-    assert len(obs) == cells
+    assert len(obs) == 1
     assert "uce_label" in obs
     assert found.report is not None
     assert found.report.is_file()
+
+
+def test_a_query_of_no_cells_is_refused_before_the_work(
+    pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ad.read_h5ad(pair.query)[:0].copy().write_h5ad(tmp_path / "none.h5ad")
+    monkeypatch.setattr(running, "both_sides", lambda *_, **__: pytest.fail("the work was begun"))
+    words = ["annotate", str(tmp_path / "none.h5ad"), "--reference", str(pair.reference), "--label-key", "kind"]
+    assert main([*words, "-o", str(tmp_path / "out.h5ad")]) == InputError.exit_code
+    assert capsys.readouterr().err == "error: none.h5ad: holds no cells, so there is nothing to label.\n"
+    assert {path.name for path in tmp_path.iterdir()} == {"none.h5ad"}
+
+
+def test_quiet_says_nothing_but_where_the_result_is(
+    pair: Pair, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(command(pair, tmp_path / "out.h5ad", "--label-key", "kind", "--quiet")) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    assert out.splitlines() == [str(tmp_path / "out.h5ad"), str(tmp_path / "out.summary.tsv")]
+
+
+def test_an_interrupt_does_not_promise_to_go_on(
+    pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(running, "label_cells", interrupt)
+    assert main(command(pair, tmp_path / "out.h5ad", "--label-key", "kind", "--quiet")) == 130
+    assert capsys.readouterr().err.strip() == "interrupted. The same command starts from the beginning."
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_species_whose_genes_fit_only_in_another_case_is_warned_of(pair: Pair, tmp_path: Path) -> None:
+    found = uce.annotate_file(pair.raw, tmp_path / "out.h5ad", **pair.options(species="mouse", min_coverage=0.1))
+    (said,) = [text for text in found.facts["warnings"] if "upper and lower case" in text]
+    assert said.startswith("raw.h5ad: most names are genes of mus_musculus only when")
+    assert "(--species)" in said
+
+
+def test_a_species_that_stored_vectors_were_not_made_of_is_refused(pair: Pair, tmp_path: Path) -> None:
+    for option, file in (("species", "query"), ("reference_species", "reference")):
+        with pytest.raises(UsageError, match=rf"{file}\.h5ad: --{option.replace('_', '-')} mouse, but obsm\['X_uce'\]"):
+            uce.annotate_file(pair.query, tmp_path / "out.h5ad", **pair.options(**{option: "mouse"}))
+    pair.run(tmp_path / "out.h5ad", species="human", reference_species="homo_sapiens")
 
 
 def test_a_cell_without_counts_gets_no_label(pair: Pair, tmp_path: Path) -> None:
@@ -299,6 +346,9 @@ def test_pictures_and_a_page_that_loads_nothing(pair: Pair, tmp_path: Path) -> N
         assert text in page
     assert "http://" not in page.replace("http://www.w3.org", "")
     assert "https://" not in page
+    titles = re.findall(r'alt="UMAP[^"]*" width="(\d+)".*?<b>(.*?)</b>', page)
+    assert [title for _, title in titles] == ["The query among the reference.", "How sure."]
+    assert all(int(width) < 400 for width, _ in titles)  # one panel a picture, as wide as a phone
 
 
 def test_normalised_values_and_few_known_genes_are_warned_of(pair: Pair, tmp_path: Path) -> None:

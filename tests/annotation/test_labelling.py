@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from uce.annotation.guessing import guess, neighbours_for
-from uce.annotation.held_out import hold_out, shift_between
 from uce.annotation.labelling import Labelling, attractors, curve, held_out_scores, label_cells, shifts, small_labels
 from uce.annotation.reference import Reference
+from uce.annotation.self_labelling import hold_out, shift_between
 from uce.annotation.trust import Ranks
 from uce.evaluation.calibration import ece
 

@@ -20,7 +20,7 @@ from uce.errors import InputError
 from uce.evaluation.cells import Cells
 from uce.evaluation.context import Context, Settings
 from uce.evaluation.embeddings import Embedding
-from uce.evaluation.leakage import accessions, find_overlap, is_in, overlapping, same_names
+from uce.evaluation.leakage import accessions, find_overlap, is_in, overlapping, same_names, trained_on
 from uce.evaluation.reading import Columns, read_cells
 from uce.evaluation.results import Findings, NotPossible
 from uce.evaluation.tasks import leakage as task
@@ -136,6 +136,14 @@ def test_one_percent_of_the_corpus_is_found_whatever_became_of_its_form(
     assert [(row["dataset"], row["exact"], row["named"]) for row in overlap.rows] == [("blood", 7, "")]
 
 
+def test_cells_that_the_weights_have_seen_are_marked_by_any_manifest(
+    sets: dict[str, tuple[AnnData, str, str]], make_cells: MakeCells, written: Path, tiny_model: Model
+) -> None:
+    mixed = concat([sets["blood"][0][:20], make_cells(cells=60, seed=9)], join="outer", fill_value=0, index_unique="-")
+    seen = trained_on(cells_of(mixed, tiny_model), Settings(manifest=written))
+    np.testing.assert_array_equal(seen, np.arange(80) < 20)
+
+
 def test_counts_that_were_scaled_or_lost_their_rare_genes_are_found_as_near_duplicates(
     sets: dict[str, tuple[AnnData, str, str]], make_cells: MakeCells, manifest: TrainingManifest, tiny_model: Model
 ) -> None:
@@ -221,6 +229,7 @@ def test_hashes_over_other_genes_are_not_compared(
     with pytest.raises(NotPossible, match=r"other genes of homo_sapiens .* \(a table of esm2\)"):
         overlapping(cells, other)
     other.write(tmp_path / "other")
+    assert not trained_on(cells, Settings(manifest=tmp_path / "other")).any()
     assert judge(cells, tmp_path / "other").details["status"] == "unknown"
     assert overlapping(cells, replace(manifest, genes={})).sum() == 0  # trained on other species alone
 

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from scipy import sparse
 
 from uce.errors import InputError, UsageError
-from uce.evaluation.reading import Columns, read_cells, stratified
+from uce.evaluation.reading import Columns, read_cells
+from uce.evaluation.subsamples import stratified
 
 
 @pytest.fixture

@@ -13,15 +13,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from uce.evaluation.cells import Cells
 from uce.evaluation.embeddings import Embedding
 from uce.evaluation.report import page as html
 from uce.evaluation.report import write_report
-from uce.evaluation.report.figures import categorical, looks, short, style, words
+from uce.evaluation.report.figures import categorical, looks, new_figure, short, style, words
 from uce.evaluation.report.figures_labels import clustered
+from uce.evaluation.report.figures_names import near_labels
 from uce.evaluation.report.figures_scores import dot_plot
 from uce.evaluation.report.maps import Categories, draw_map
 from uce.evaluation.results import NAN, EvalResult, Row, Score, unavailable
@@ -343,6 +344,37 @@ def test_a_section_stands_where_its_task_was_asked(tmp_path: Path) -> None:
     assert "No paired comparison could be made" in text
 
 
+def test_where_nothing_can_be_drawn_the_first_section_says_why(tmp_path: Path) -> None:
+    result, cells, _ = make_result()
+    lone = "one shared label (B cell): every answer is right"
+    rows = tuple(
+        Row(
+            name,
+            KINDS[name],
+            "cross",
+            Score("cross_knn_f1_forward", NAN, "cross", status="undefined", note=lone, headline=True),
+        )
+        for name in ("uce-mini", "pca")
+    )
+    page = write_report(small(result, rows=rows), cells, [], tmp_path / "report.html").read_text(encoding="utf-8")
+    first = page[page.index("All rows at a glance</h2>") : page.index("</section>")]
+    assert "<img" not in first
+    assert f"Cross k-NN F1 forward: undefined, {lone}." in first
+
+
+def test_scores_without_cells_trained_on_stand_beside_the_full_ones(tmp_path: Path) -> None:
+    result, cells, _ = make_result()
+    extra = tuple(
+        Row(name, KINDS[name], "transfer", Score(f"{probe}_macro_f1_not_trained_on", value, "transfer"))
+        for name, value in (("uce-mini", 0.25), ("pca", 0.5))
+        for probe in ("knn", "logistic")
+    )
+    written = write_report(replace(result, rows=(*result.rows, *extra)), cells, [], tmp_path / "report.html")
+    (rows,) = (rows for name, rows in Parsed(written).tables.items() if name.startswith("with-and-without-the-cells"))
+    assert [row[0][0] for row in rows[1:]] == ["uce-mini", "pca"]
+    assert [float(row[2][1]) for row in rows[1:]] == [0.25, 0.5]
+
+
 def test_equal_results_give_equal_bytes(tmp_path: Path) -> None:
     pages = []
     for name in ("a.html", "b.html"):
@@ -446,6 +478,23 @@ def test_a_metric_that_nobody_has_is_drawn_with_its_reasons() -> None:
     drawn = dot_plot("cilisi", scores, looks({"uce-mini": "own"}))
     assert drawn.alt == "Dot plot of CiLISI. uce-mini skipped."
     assert drawn.data.startswith(b"<?xml")
+
+
+@given(st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), min_size=1, max_size=12), st.integers(1, 20))
+@settings(max_examples=12, deadline=None, derandomize=True)
+def test_names_stand_beside_their_points_and_on_nothing_else(places: list[tuple[float, float]], length: int) -> None:
+    with style():
+        figure = new_figure(3.9, width=4.4)
+        axes = figure.subplots()
+        axes.set(xlim=(-0.1, 1.1), ylim=(-0.1, 1.1))
+        near_labels(axes, [(x, y, f"{i}".ljust(length, "n"), "#000000") for i, (x, y) in enumerate(places)])
+        figure.draw_without_rendering()
+        boxes = [text.get_window_extent() for text in axes.texts]
+    assert len(boxes) == len(places)
+    for i, box in enumerate(boxes):
+        assert axes.bbox.containsx(box.x0)
+        assert axes.bbox.containsx(box.x1)
+        assert not any(box.overlaps(other) for other in boxes[:i])
 
 
 FRAME = """<!doctype html><iframe src="page.html" style="width: WIDTHpx; height: 900px; border: 0"></iframe>

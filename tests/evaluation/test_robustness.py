@@ -19,7 +19,7 @@ from uce.evaluation.context import Context, Settings
 from uce.evaluation.embeddings import Embedding
 from uce.evaluation.reading import Columns, read_cells
 from uce.evaluation.results import Findings, NotPossible
-from uce.evaluation.robustness import Reference, compare, largest_difference, noise_floor, stand
+from uce.evaluation.robustness import Reference, compare, largest_difference, noise_floor, place
 from uce.evaluation.spoiling import add_soup, chosen, exchange_genes, keep_genes, thin
 from uce.evaluation.tasks import robustness as task
 from uce.model.checkpoint import Model
@@ -91,7 +91,7 @@ def planted(cells: int = 90, dim: int = 8, *, groups: int = 3, seed: int = 0) ->
 
 def test_nothing_done_is_nothing_changed() -> None:
     reference = planted()
-    before = stand(reference.vectors, reference)
+    before = place(reference.vectors, reference)
     found = compare(before, before, reference)
     assert found == pytest.approx({"cosine": 1, "overlap": 1, "accuracy": 1, "lost": 0}, abs=1e-6)
 
@@ -105,21 +105,21 @@ def test_labels_come_from_other_groups_alone() -> None:
     places = np.unique(np.char.add(groups, reference.labels), return_inverse=True)[1]
     leaky = replace(reference, vectors=unit(np.eye(9)[places] + 0.01 * RNG(1).normal(size=(90, 9))))
     within, across = replace(leaky, groups=None), leaky
-    found = [compare(one, one, ref)["accuracy"] for ref in (within, across) for one in [stand(ref.vectors, ref)]]
+    found = [compare(one, one, ref)["accuracy"] for ref in (within, across) for one in [place(ref.vectors, ref)]]
     assert found[0] == 1
     assert found[1] < 0.6
 
 
 def test_random_vectors_score_as_chance_and_lost_cells_as_wrong() -> None:
     reference = planted(300)
-    before = stand(reference.vectors, reference)
+    before = place(reference.vectors, reference)
     lost = reference.vectors.copy()
     lost[:100] = np.nan
-    found = compare(stand(lost, reference), before, reference)
+    found = compare(place(lost, reference), before, reference)
     assert found["accuracy"] == pytest.approx(2 / 3)
     assert found["lost"] == pytest.approx(1 / 3)
     assert found["cosine"] == pytest.approx(1, abs=1e-6)
-    noise = compare(stand(unit(RNG(5).normal(size=(300, 8))), reference), before, reference)
+    noise = compare(place(unit(RNG(5).normal(size=(300, 8))), reference), before, reference)
     assert noise["accuracy"] < 0.5
     assert noise["overlap"] < 0.2
 
@@ -130,7 +130,7 @@ def test_a_label_that_no_other_group_has_is_not_asked_for() -> None:
     labels[np.flatnonzero(reference.groups == "donor 0")[:3]] = "only here"
     special = replace(reference, labels=labels)
     assert special.asked.sum() == len(labels) - 3
-    before = stand(special.vectors, special)
+    before = place(special.vectors, special)
     assert compare(before, before, special)["accuracy"] == 1
     one = replace(reference, labels=np.full(90, "same"))
     assert np.isnan(compare(before, before, one)["accuracy"])
@@ -140,7 +140,7 @@ def test_a_label_that_no_other_group_has_is_not_asked_for() -> None:
 def test_the_noise_floor_is_the_share_of_noise_that_was_planted(spread: float) -> None:
     reference = planted(300, groups=1)
     reference = replace(reference, groups=None)
-    draws = [stand(unit(reference.vectors + spread * RNG(i).normal(size=(300, 8))), reference) for i in range(4)]
+    draws = [place(unit(reference.vectors + spread * RNG(i).normal(size=(300, 8))), reference) for i in range(4)]
     floor = noise_floor(draws, reference)
     # Noise of s in each of 8 dimensions: a unit vector keeps about 1 / (1 + 8 s^2) of its cosine between two draws.
     assert floor["cosine_mean"] == pytest.approx(1 / (1 + 8 * spread**2), rel=0.1)

@@ -144,3 +144,27 @@ def test_labels_of_real_blood_cells_are_found_in_other_donors(shared: object) ->
     scores = _scores((Context(world, Settings(bootstrap=100)), Embedding("pca", vectors, "given")))
     assert scores["knn_macro_f1"].value > 0.7
     assert scores["majority_macro_f1"].value < 0.1
+
+
+def test_cells_trained_on_are_left_out_beside_the_full_scores(
+    make_world: Callable[..., World], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    context, embedding = make_world(apart=2.0)
+    before = _scores((context, embedding))
+    seen = np.random.default_rng(3).random(len(context.cells)) < 0.4
+    monkeypatch.setattr(transfer, "trained_on", lambda *_: seen)
+    found = transfer.run(context, embedding)
+    scores = {score.metric: score for score in found.scores}
+    assert {name: score for name, score in scores.items() if name in before} == before
+    columns = found.predictions
+    new = ~np.isin(columns["cell"], context.cells.names[seen])
+    for probe in ("knn", "logistic"):
+        score = scores[f"{probe}_macro_f1_not_trained_on"]
+        again = classification_scores(columns["label"][new], columns[f"{probe}_label"][new])["macro_f1"]
+        assert score.value == pytest.approx(again)
+        assert (score.status, score.n_cells, score.headline) == ("ok", new.sum(), False)
+        assert f"the model was trained on {seen.sum()} of 600 judged cells" in score.note
+    monkeypatch.setattr(transfer, "trained_on", lambda *_: np.arange(600) >= 49)
+    few = _scores((context, embedding))["knn_macro_f1_not_trained_on"]
+    assert (few.status, few.n_cells) == ("undefined", 49)
+    assert few.note.endswith("551 of 600 judged cells: fewer than 50 are left")

@@ -8,7 +8,7 @@ import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import anndata as ad
 import numpy as np
@@ -18,6 +18,7 @@ import torch
 import uce
 from uce.cli.main import main
 from uce.errors import InputError, StorageError, UsageError
+from uce.model.encoder import Encoder
 
 if TYPE_CHECKING:
     from uce.model.checkpoint import Model
@@ -67,24 +68,26 @@ def test_another_locale_changes_nothing(source: Path, tiny_folder: Path) -> None
     assert json.loads(done.stdout)["cells"] == 60
 
 
-def test_memory_of_the_accelerator_running_out_halves_the_batch_and_keeps_the_numbers(
+def test_memory_of_the_accelerator_running_out_halves_the_batches_and_keeps_the_numbers(
     source: Path, tiny_model: "Model", monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cells = ad.read_h5ad(source)
     uce.embed(cells, model=tiny_model, species="human", quiet=True)
-    encode = tiny_model.encoder.encode
-    sizes = []
+    encode, sizes, refused = Encoder.encode, [], []
 
-    def small_memory(projected: torch.Tensor) -> torch.Tensor:
+    def small_memory(self: Encoder, projected: torch.Tensor, **rest: Any) -> torch.Tensor:
+        (refused if len(projected) > 2 else sizes).append(len(projected))
         if len(projected) > 2:
             raise torch.cuda.OutOfMemoryError
-        sizes.append(len(projected))
-        return encode(projected)
+        return encode(self, projected, **rest)
 
-    monkeypatch.setattr(tiny_model.encoder, "encode", small_memory)
+    monkeypatch.setattr(Encoder, "encode", small_memory)
     again = ad.read_h5ad(source)
     uce.embed(again, model=tiny_model, species="human", quiet=True)
     assert max(sizes) == 2
+    # What did not fit once is not tried again: each refusal halves what comes after it.
+    assert refused == sorted(refused, reverse=True)
+    assert len(refused) <= np.log2(max(refused)) + 1
     np.testing.assert_allclose(again.obsm["X_uce"], cells.obsm["X_uce"], atol=1e-6)
 
 
@@ -138,13 +141,13 @@ def test_only_empty_cells_are_refused(source: Path, tiny_model: "Model") -> None
 def test_a_planted_collapse_is_warned_of_and_still_written(
     source: Path, tiny_model: "Model", monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    encode = tiny_model.encoder.encode
+    encode = Encoder.encode
 
-    def collapsed(projected: torch.Tensor) -> torch.Tensor:
+    def collapsed(self: Encoder, projected: torch.Tensor, **rest: Any) -> torch.Tensor:
         towards = torch.ones(tiny_model.config.out_dim)
-        return torch.nn.functional.normalize(towards + 0.05 * encode(projected), dim=1)
+        return torch.nn.functional.normalize(towards + 0.05 * encode(self, projected, **rest), dim=1)
 
-    monkeypatch.setattr(tiny_model.encoder, "encode", collapsed)
+    monkeypatch.setattr(Encoder, "encode", collapsed)
     outcome = uce.embed_file(source, "out.h5ad", model=tiny_model, species="human")
     assert not outcome.health.ok
     assert "warning: the cells hardly differ" in capsys.readouterr().err

@@ -12,7 +12,7 @@ from uce.annotation.running import Wishes, compute
 from uce.annotation.sources import Input
 from uce.cells.counts import Policy
 from uce.embedding import add_to_anndata, make_settings
-from uce.evaluation.reading import CountsOptions
+from uce.evaluation.counts import CountsOptions
 from uce.genes.resolver import MIN_SHARE
 from uce.model.checkpoint import Model
 

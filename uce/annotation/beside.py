@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix, vstack
 
 from uce.annotation.guessing import SMALL_LABEL, guess
-from uce.annotation.held_out import HeldOut, hold_out
 from uce.annotation.labelling import Labelling
 from uce.annotation.reference import Reference
+from uce.annotation.self_labelling import HeldOut, hold_out
 from uce.annotation.sources import Side
 from uce.cells.counts import open_counts
 from uce.cells.matching import match_species

@@ -7,6 +7,7 @@ from uce.files import shorten
 
 _LOW_COUNTS = 0.5
 _SHIFT = 0.2
+_BY_CASE = 0.5
 
 
 def warnings_of(found: Labelling, query: Side, reference: Side) -> list[str]:
@@ -80,11 +81,15 @@ def _about_labels(found: Labelling) -> list[str]:
 
 def _about_counts(side: Side) -> list[str]:
     record = side.record
-    said = [
-        f"only {facts['counts_resolved']:.0%} of the counts lie in genes that the model knows."
-        for facts in dict(record.get("genes", {})).values()
-        if float(facts["counts_resolved"]) < _LOW_COUNTS
-    ]
+    said = []
+    for species, facts in dict(record.get("genes", {})).items():
+        if float(facts["counts_resolved"]) < _LOW_COUNTS:
+            said.append(f"only {facts['counts_resolved']:.0%} of the counts lie in genes that the model knows.")
+        if facts["reasons"].get("case", 0) > _BY_CASE * facts["resolved"]:
+            said.append(
+                f"most names are genes of {species} only when upper and lower case are not told apart; is the species "
+                f"right (--{'' if side.given.role == 'query' else 'reference-'}species)?"
+            )
     if str(record.get("counts_policy")) == "as-is":
         said.append("values were taken as they are; normalised values give other vectors than counts.")
     said += [str(note) for note in record.get("notes", []) if "log1p" in str(note)]

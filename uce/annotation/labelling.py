@@ -7,8 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from uce.annotation.guessing import SMALL_LABEL, Flags, Guesses, Method, Numbers, guess, neighbours_for
-from uce.annotation.held_out import HeldOut, hold_out, shift_between, withheld_labels, without_label
 from uce.annotation.reference import Reference
+from uce.annotation.self_labelling import HeldOut, hold_out, shift_between, withheld_labels, without_label
 from uce.annotation.trust import MIN_CELLS, Judge, Strangeness, fit_calibration, held_out_confidence
 from uce.evaluation.calibration import ece, reliability
 from uce.evaluation.cells import Texts

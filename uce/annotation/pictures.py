@@ -1,6 +1,8 @@
 """The query among the reference: a UMAP coloured by label and by confidence; and how far the neighbours are."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,7 +23,16 @@ PALE = "#cfd4d8"
 _QUERY = "#0072b2"
 
 
-def draw_query(found: Labelling, vectors: Floats, *, title: str, seed: int) -> Picture:
+@dataclass(frozen=True)
+class Maps:
+    """The query among the reference: both panels in one picture, for a file, and one by one, for a page."""
+
+    both: Picture
+    labels: Picture
+    confidence: Picture
+
+
+def draw_query(found: Labelling, vectors: Floats, *, title: str, seed: int) -> Maps:
     """A UMAP of query and reference, reference in grey: query cells by label (crosses: unknown), and by confidence.
 
     Parameters
@@ -32,67 +43,68 @@ def draw_query(found: Labelling, vectors: Floats, *, title: str, seed: int) -> P
     asked = np.unique(np.linspace(0, len(vectors) - 1, min(len(vectors), MOST_CELLS)).astype(int))
     known = found.reference.vectors[:: max(1, len(found.reference.vectors) // MOST_CELLS)]
     points = umap_coordinates(np.concatenate([known, vectors[asked]]), seed=seed)
-    behind, front = points[: len(known)], points[len(known) :]
+    panels = [partial(panel, found, points, asked) for panel in (_by_label, _by_confidence)]
+    named = f"{short(title, 60)}: {len(vectors):,} cells; reference in grey"
+    names = min(MOST_NAMES, len(np.unique(found.guesses.labels[asked])) + 1)
     with style():
-        figure = new_figure(3.9, width=2.3 * WIDTH)
-        left, right = figure.subplots(1, 2)
-        for axes in (left, right):
-            axes.scatter(behind[:, 0], behind[:, 1], s=_size(len(points)), c=PALE, lw=0)
-            axes.set(xticks=[], yticks=[])
-            axes.set_aspect("equal", adjustable="datalim")
-            axes.spines[:].set_visible(False)
-        told = _draw_labels(left, front, found.guesses.labels[asked], found.unknown[asked])
-        word = "confidence" if found.calibrated else "share of the vote"
-        drawn = right.scatter(
-            front[:, 0],
-            front[:, 1],
-            s=_size(len(points)),
-            c=found.confidence[asked],
-            cmap="viridis",
-            vmin=0,
-            vmax=1,
-            lw=0,
-        )
-        figure.colorbar(drawn, ax=right, shrink=0.6, label=word)
-        right.set_title(word)
-        figure.suptitle(f"{short(title, 60)}: {len(vectors):,} cells; reference in grey", fontsize=9)
-        return picture(figure, f"UMAP of the query among the reference. {told}", dots=True)
+        return Maps(_drawn(panels, named, names), _drawn(panels[:1], named, names), _drawn(panels[1:], named, 4))
 
 
-def _size(count: int) -> float:
-    return float(np.clip(12_000 / max(1, count), 1.5, 14))
+def _drawn(panels: Sequence[Callable[["Axes"], str]], title: str, names: int) -> Picture:
+    """Panels beside each other, with room for a legend of `names` in two columns below."""
+    figure = new_figure(3.4 + 0.085 * names, width=len(panels) * WIDTH)
+    told = [draw(axes) for draw, axes in zip(panels, figure.subplots(1, len(panels), squeeze=False)[0], strict=True)]
+    if len(panels) > 1:
+        figure.suptitle(title, fontsize=9)
+    return picture(figure, f"UMAP of {title}. {' '.join(told)}", dots=True)
 
 
-def _draw_labels(axes: "Axes", points: Floats, labels: NDArray[np.str_], unknown: NDArray[np.bool_]) -> str:
+def _draw_reference(axes: "Axes", behind: Floats, *, size: float, title: str) -> None:
+    axes.scatter(behind[:, 0], behind[:, 1], s=size, c=PALE, lw=0)
+    axes.set(xticks=[], yticks=[])
+    axes.set_aspect("equal", adjustable="datalim")
+    axes.spines[:].set_visible(False)
+    axes.set_title(title)
+
+
+def _by_confidence(found: Labelling, points: Floats, asked: NDArray[np.int64], axes: "Axes") -> str:
+    behind, front, size = points[: -len(asked)], points[-len(asked) :], _size(len(points))
+    word = "confidence" if found.calibrated else "share of the vote"
+    _draw_reference(axes, behind, size=size, title=word)
+    values = found.confidence[asked]
+    drawn = axes.scatter(front[:, 0], front[:, 1], s=size, c=values, cmap="viridis", vmin=0, vmax=1, lw=0)
+    figure = axes.get_figure(root=True)
+    assert figure is not None
+    figure.colorbar(drawn, ax=axes, orientation="horizontal", shrink=0.6, pad=0.02, aspect=30)
+    return f"{word.capitalize()}: median {np.median(values):.2f}."
+
+
+def _by_label(found: Labelling, points: Floats, asked: NDArray[np.int64], axes: "Axes") -> str:
+    behind, front, size = points[: -len(asked)], points[-len(asked) :], _size(len(points))
+    labels, unknown = found.guesses.labels[asked], found.unknown[asked]
+    _draw_reference(axes, behind, size=size, title="label")
     names, counts = np.unique(labels[~unknown], return_counts=True)
     names = names[np.argsort(-counts, kind="stable")]
     for name, colour in zip(names, categorical(len(names)), strict=True):
         here = (labels == name) & ~unknown
         axes.scatter(
-            points[here, 0],
-            points[here, 1],
-            s=_size(len(points)),
-            color=colour,
-            lw=0,
-            label=f"{short(name)} ({here.sum():,})",
+            front[here, 0], front[here, 1], s=size, color=colour, lw=0, label=f"{short(name)} ({here.sum():,})"
         )
     if unknown.any():
-        axes.scatter(
-            points[unknown, 0],
-            points[unknown, 1],
-            s=9,
-            color=INK,
-            marker="x",
-            lw=0.5,
-            label=f"{UNKNOWN} ({unknown.sum():,})",
-        )
+        crosses, told = front[unknown], f"{UNKNOWN} ({unknown.sum():,})"
+        axes.scatter(crosses[:, 0], crosses[:, 1], s=9, color=INK, marker="x", lw=0.5, label=told)
     handles, texts = axes.get_legend_handles_labels()
     chosen = slice(None) if len(texts) <= MOST_NAMES else [*range(MOST_NAMES - 1), len(texts) - 1]
     handles, texts = (list(np.array(part, dtype=object)[chosen]) for part in (handles, texts))
-    if texts:
-        axes.legend(handles, texts, loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=7, markerscale=2)
-    axes.set_title("label")
+    larger = float(np.sqrt(24 / size))  # dots that a reader can tell the colour of
+    axes.legend(
+        handles, texts, loc="upper center", bbox_to_anchor=(0.5, 0.0), ncols=2, fontsize=7.5, markerscale=larger
+    )
     return f"Labels: {', '.join(map(str, texts))}."
+
+
+def _size(count: int) -> float:
+    return float(np.clip(12_000 / max(1, count), 1.5, 14))
 
 
 def draw_distances(found: Labelling) -> Picture:

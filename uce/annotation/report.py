@@ -7,7 +7,7 @@ import numpy as np
 
 from uce.annotation.describing import sentences
 from uce.annotation.labelling import UNKNOWN, curve
-from uce.annotation.pictures import draw_composition, draw_distances, draw_query
+from uce.annotation.pictures import Maps, draw_composition, draw_distances, draw_query
 from uce.annotation.running import Run
 from uce.evaluation.report import page as html
 from uce.evaluation.report.figures import style
@@ -18,7 +18,7 @@ FEWEST_CELLS = 10
 _COLOUR = "#0072b2"
 
 
-def draw_umap(run: Run) -> html.Picture | None:
+def draw_umap(run: Run) -> Maps | None:
     """The query among the reference; None where there are too few cells for a UMAP."""
     vectors = run.query.vectors[run.found.there]
     if not len(vectors) or len(vectors) + len(run.found.reference.vectors) < FEWEST_CELLS:
@@ -26,7 +26,7 @@ def draw_umap(run: Run) -> html.Picture | None:
     return draw_query(run.found, vectors, title=run.query.given.name, seed=0)
 
 
-def write_report(run: Run, drawn: html.Picture | None, path: Path) -> Path:
+def write_report(run: Run, drawn: Maps | None, path: Path) -> Path:
     """Write the page."""
     banners = [html.banner(text) for text in run.facts["warnings"]]
     top = [html.paragraph(_verdict(run), look="verdict"), *banners]
@@ -45,11 +45,13 @@ def _verdict(run: Run) -> str:
     return said
 
 
-def _labels(run: Run, drawn: html.Picture | None) -> html.Section:
+def _labels(run: Run, drawn: Maps | None) -> html.Section:
     blocks = []
     if drawn is not None:
-        caption = "Crosses are unknown. A picture, not evidence: distances in it mean little."
-        blocks.append(html.figure(drawn, "The query among the reference", caption, wide=True))
+        crosses = " Crosses are unknown." if run.found.unknown.any() else ""
+        caption = f"UMAP, reference in grey.{crosses} A picture, not evidence: distances in it mean little."
+        sure = html.figure(drawn.confidence, "How sure.", "The same cells in the same places.")
+        blocks.append(html.columns([html.figure(drawn.labels, "The query among the reference.", caption), sure]))
     if len(run.found.unknown):
         caption = "Shares differ where tissues differ; a label that is much commoner in the query wants a look."
         blocks.append(html.figure(draw_composition(run.facts["summary"]), "Composition", caption))

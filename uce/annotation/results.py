@@ -86,6 +86,6 @@ def write_results(run: Run, paths: Outputs, wishes: Wishes) -> Annotated:
         drawn = draw_umap(run)
         if drawn is not None:
             with atomic_path(paths.picture) as temporary:
-                temporary.write_bytes(drawn.data)
+                temporary.write_bytes(drawn.both.data)
         write_report(run, drawn, paths.report)
     return Annotated(paths.cells, paths.summary, paths.picture if drawn else None, paths.report, run.facts)

@@ -15,7 +15,7 @@ from uce.annotation.sources import Input, Side, both_sides
 from uce.annotation.writing import refuse_existing
 from uce.cells.counts import open_source
 from uce.engines import Settings
-from uce.errors import UsageError
+from uce.errors import InputError, UsageError
 from uce.evaluation.label_map import read_label_map
 from uce.model.checkpoint import Model
 from uce.outputs import check_key
@@ -93,6 +93,9 @@ def compute(
         Naming what does not fit, and the way out.
     """
     with closing((source := open_source(query.data, genome=query.options.genome)).stack):
+        if not source.n_cells:
+            msg = f"{query.name}: holds no cells, so there is nothing to label."
+            raise InputError(msg)
         refuse_existing(query.name, source.cells.columns, wishes.key_added, overwrite=wishes.overwrite)
     if isinstance(wishes.label_map, str | Path):
         read_label_map(wishes.label_map, form=FORM)  # what is wrong with it is said before the work

@@ -7,15 +7,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from uce.cells.counts import open_counts, open_source
-from uce.devices import pick_precision
+from uce.devices import check_precision
 from uce.embedding import DEFAULT_MODEL, embed_job
 from uce.engines import Settings
-from uce.errors import InputError, ModelError, OutputExistsError
+from uce.errors import InputError, ModelError, OutputExistsError, UsageError
+from uce.evaluation.counts import CountsOptions
 from uce.evaluation.embeddings import Floats, as_vectors
-from uce.evaluation.reading import CountsOptions
 from uce.evaluation.results import NotPossible
+from uce.files import shorten
+from uce.genes.catalogue import canonical_species
 from uce.jobs import prepare_job
 from uce.model.checkpoint import Model, load_model
+from uce.model.precision import choose_precision
 from uce.progress import say
 
 if TYPE_CHECKING:
@@ -109,6 +112,8 @@ def both_sides(
         A side without vectors cannot be embedded.
     OutputExistsError
         Vectors of an object in memory would be replaced and `overwrite` is false.
+    UsageError
+        Vectors that are used were made from the genes of another species than the one that is asked for.
     """
     stored = {given.role: _stored(given, key) for given in (reference, query)}
     loaded = _loaded(model)
@@ -118,21 +123,36 @@ def both_sides(
         wanted, named = Maker.of(fitting[0]), str(fitting[0].get("model"))
     else:
         loaded = loaded or load_model(DEFAULT_MODEL)
-        wanted, named = Maker(loaded.sha256, loaded.gene_encoder, settings.precision), loaded.name
-    if any(side is None or Maker.of(side.record) != wanted for side in stored.values()):
+        precision = choose_precision(settings.precision, loaded.encoder, settings.device)
+        wanted, named = Maker(loaded.sha256, loaded.gene_encoder, precision), loaded.name
+    kept = {role: side for role, side in stored.items() if side is not None and Maker.of(side.record) == wanted}
+    for side in kept.values():
+        _refuse_other_species(side, key)
+    if len(kept) < len(stored):
         loaded = loaded or _named(named, wanted)
     sides = []
     for given in (query, reference):
-        side = stored[given.role]
-        if side is not None and Maker.of(side.record) == wanted:
+        if given.role in kept:
             say(f"{given.name}: obsm[{key!r}] is used as it is ({wanted})", quiet=quiet)
-            sides.append(side)
+            sides.append(kept[given.role])
         else:
             assert loaded is not None
             if given is query and not overwrite:
                 _refuse_replacing(given, key)
-            sides.append(_embedded(given, side, wanted, loaded, settings, quiet=quiet))
+            sides.append(_embedded(given, stored[given.role], wanted, loaded, settings, quiet=quiet))
     return sides[0], sides[1]
+
+
+def _refuse_other_species(side: Side, key: str) -> None:
+    """Vectors that are there were made from the genes of a species; another one cannot be asked for beside them."""
+    asked, made = side.given.options.species, list(side.record.get("species", {}))
+    if asked is not None and made and canonical_species(asked) not in made:
+        option = "--species" if side.given.role == "query" else "--reference-species"
+        msg = (
+            f"{side.given.name}: {option} {asked}, but obsm[{key!r}] was made from the genes of {shorten(made)}. Leave "
+            f"{option} out, or make vectors anew with `uce embed --species {asked} --overwrite`."
+        )
+        raise UsageError(msg)
 
 
 def _refuse_replacing(given: Input, key: str) -> None:
@@ -195,7 +215,7 @@ def _embedded(
             job = prepare_job(
                 counts,
                 model,
-                replace(settings, precision=pick_precision(wanted.precision)),
+                replace(settings, precision=check_precision(wanted.precision)),
                 counts_policy=options.counts_policy,
                 species=options.species,
                 species_key=None,

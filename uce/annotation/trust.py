@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from uce.annotation.guessing import Flags, Guesses, Method, Numbers
-from uce.annotation.held_out import HeldOut
+from uce.annotation.self_labelling import HeldOut
 from uce.evaluation.calibration import fit_isotonic, fit_temperature, with_temperature
 from uce.evaluation.cells import Texts
 from uce.evaluation.probes import Votes

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import sys
 from typing import TYPE_CHECKING
 
 from uce.cli.cells import plain
@@ -49,6 +50,7 @@ def add_commands(commands: Commands) -> None:
     parser.add_argument("--key-added", default="uce", help="beginning of the new columns' names (uce)")
     parser.add_argument("--overwrite", action="store_true", help="replace outputs and columns that are there")
     parser.add_argument("--json", action="store_true", help="print what was done as JSON on stdout")
+    parser.add_argument("--quiet", action="store_true", help="no progress, notes and warnings")
     parser.set_defaults(run=_run)
 
 
@@ -66,13 +68,19 @@ _PASSED = (
     "reference", "label_key", "group_key", "method", "unknown", "label_map", "model", "key", "species",
     "reference_species", "gene_column", "min_coverage", "layer", "use_raw", "counts_policy", "genome", "seed",
     "batch_size", "precision", "device", "pca", "pictures", "key_added", "overwrite",
+    "quiet",
 )  # fmt: skip
 
 
 def _run(args: argparse.Namespace) -> int:
     from uce.annotation.annotate import annotate_file
+    from uce.cli.main import INTERRUPTED
 
-    done = annotate_file(args.query, args.output, **{name: getattr(args, name) for name in _PASSED})
+    try:
+        done = annotate_file(args.query, args.output, **{name: getattr(args, name) for name in _PASSED})
+    except KeyboardInterrupt:  # nothing is kept on the way, unlike in the commands that go on where they were
+        print("\ninterrupted. The same command starts from the beginning.", file=sys.stderr)
+        return INTERRUPTED
     _report(done, as_json=args.json)
     return 0
 

@@ -65,7 +65,7 @@ def _add_eval(commands: Commands) -> None:
     add_source(parser, several_species=False)
     parser.set_defaults(model=None)
     parser.add_argument("--batch-size", type=whole_or_auto, default="auto", help="cells per batch (auto)")
-    parser.add_argument("--precision", choices=["auto", "fp32", "bf16"], default="auto", help="auto is fp32")
+    parser.add_argument("--precision", choices=["auto", "fp32", "bf16"], default="auto", help="as of uce embed (auto)")
     parser.add_argument("--device", choices=["auto", "cpu", "cuda", "mps"], default="auto", help="(auto)")
     parser.add_argument("--threads", type=int, default=2, help="of the process of scib-metrics (2)")
     parser.add_argument("--fail-on-leakage", action="store_true", help="exit with 3 where the model has seen the cells")
@@ -116,7 +116,8 @@ def _judge_one(args: argparse.Namespace) -> "EvalResult":
 
 def _judge_cross(args: argparse.Namespace) -> "EvalResult":
     from uce.errors import UsageError
-    from uce.evaluation.evaluate import DEFAULT_MODEL, evaluate_cross
+    from uce.evaluation.choosing import DEFAULT_MODEL
+    from uce.evaluation.evaluate import evaluate_cross
 
     options: dict[str, Any] = {name: getattr(args, name) for name in _CROSSED.split()}
     names = (args.species or ",").split(",")

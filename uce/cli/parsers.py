@@ -37,7 +37,12 @@ def add_source(parser: argparse.ArgumentParser, *, several_species: bool = True)
 def add_computing(parser: argparse.ArgumentParser) -> None:
     """Options of every command that runs a model on cells: how to compute."""
     parser.add_argument("--batch-size", type=whole_or_auto, default="auto", help="cells per batch (auto)")
-    parser.add_argument("--precision", choices=["auto", "fp32", "bf16"], default="auto", help="auto is fp32")
+    parser.add_argument(
+        "--precision",
+        choices=["auto", "fp32", "bf16"],
+        default="auto",
+        help="auto: bf16 for a large model where this machine is faster with it, else fp32",
+    )
     parser.add_argument("--device", choices=["auto", "cpu", "cuda", "mps"], default="auto", help="(auto)")
     parser.add_argument("--seed", type=int, default=0, help="of the draw of genes (0)")
 

@@ -15,10 +15,10 @@ from uce.evaluation.baselines.mean_genes import gene_vectors, mean_vectors
 from uce.evaluation.baselines.variable_genes import VARIABLE_GENES, variable_genes
 from uce.evaluation.cells import Cells
 from uce.evaluation.context import Context
-from uce.evaluation.reading import stratified
 from uce.evaluation.results import NAN, NotPossible
-from uce.evaluation.robustness import NEIGHBORS, Floats, Reference, Standing, compare, stand
+from uce.evaluation.robustness import NEIGHBORS, Floats, Placement, Reference, compare, place
 from uce.evaluation.spoiling import add_soup, chosen, keep_genes, thin
+from uce.evaluation.subsamples import stratified
 from uce.genes.vocabulary import to_ranks
 
 THINNING = (75, 50, 25, 10, 5)  # % of the counts that are kept
@@ -52,9 +52,9 @@ class Bench:
     cells: Cells
     genes: NDArray[np.int64]
     reference: Reference
-    before: Standing
+    before: Placement
     means: Reference
-    means_before: Standing
+    means_before: Placement
 
     @property
     def counts(self) -> csr_matrix:
@@ -72,8 +72,8 @@ class Bench:
 
     def point(self, level: int, counts: csr_matrix) -> Point:
         """A point of a curve: what `compare` finds of the model, and as `mean_genes_...` of the mean gene vectors."""
-        found = compare(stand(self.embed(counts), self.reference), self.before, self.reference)
-        beside = compare(stand(_means(counts, self.cells), self.means), self.means_before, self.means)
+        found = compare(place(self.embed(counts), self.reference), self.before, self.reference)
+        beside = compare(place(_means(counts, self.cells), self.means), self.means_before, self.means)
         kept = counts[:, self.genes].sum() / self.counts[:, self.genes].sum()
         means = {f"mean_genes_{name}": beside[name] for name in ("cosine", "overlap", "accuracy")}
         return {"level": level, **found, **means, "counts_kept": float(kept), "note": ""}
@@ -104,7 +104,7 @@ def make_bench(context: Context) -> Bench:
     reference = Reference(embed_cells(counts, reader).vectors, cells.labels, groups)
     means = Reference(_means(counts, cells), cells.labels, groups)
     genes = np.flatnonzero(reader.match.resolution.rows >= 0)
-    before, means_before = stand(reference.vectors, reference), stand(means.vectors, means)
+    before, means_before = place(reference.vectors, reference), place(means.vectors, means)
     return Bench(context, cells, genes, reference, before, means, means_before)
 
 
@@ -159,7 +159,7 @@ def soup(bench: Bench) -> Point:
     return bench.point(SOUP, add_soup(bench.counts, SOUP / 100, bench.rng(4)))
 
 
-def draws(bench: Bench) -> list[Standing]:
+def draws(bench: Bench) -> list[Placement]:
     """The same cells under independent draws of their genes, the first as they were embedded."""
-    others = [stand(bench.embed(bench.counts, draw=draw), bench.reference) for draw in range(1, DRAWS)]
+    others = [place(bench.embed(bench.counts, draw=draw), bench.reference) for draw in range(1, DRAWS)]
     return [bench.before, *others]

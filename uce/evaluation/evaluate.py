@@ -1,33 +1,31 @@
 """Judge embeddings of labelled cells beside baselines and controls: `uce.evaluate`."""
 
-from collections.abc import Iterable, Sequence
-from contextlib import closing
-from dataclasses import replace
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
-from uce.cells.counts import Policy, open_source
+from uce.cells.counts import Policy
 from uce.corpus.training_manifest import TrainingManifest
 from uce.embedding import make_settings
-from uce.engines import Settings as Computing
-from uce.errors import InputError, ModelError, UsageError
+from uce.errors import InputError
 from uce.evaluation.baselines import BASELINES
 from uce.evaluation.candidates import row_name
+from uce.evaluation.choosing import DEFAULT_MODEL, read_judged
 from uce.evaluation.context import Settings
+from uce.evaluation.counts import CountsOptions
 from uce.evaluation.embeddings import Embedding
-from uce.evaluation.reading import Columns, CountsOptions, Judged, read_cells
+from uce.evaluation.options import at_least, known_names
+from uce.evaluation.reading import Columns, Judged, read_cells
 from uce.evaluation.results import EvalResult
 from uce.evaluation.runner import judge
 from uce.evaluation.saving import report_folder
 from uce.evaluation.tasks import TASKS
-from uce.files import nearest
 from uce.genes.resolver import MIN_SHARE
 from uce.model.checkpoint import Model, load_model
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
-DEFAULT_MODEL = "uce-mini"
 DEFAULT_BASELINES = tuple(BASELINES)
 
 
@@ -229,92 +227,3 @@ def _in_both(keys: Sequence[str], first: Judged, second: Judged) -> list[tuple[E
         for key in dict.fromkeys(keys)
         for name in [row_name(key, first.cells)]
     ]
-
-
-def read_judged(
-    data: "str | Path | AnnData",
-    columns: Columns,
-    *,
-    embeddings: Sequence[str] | None,
-    model: str | Path | Model | None,
-    computing: Computing,
-    options: CountsOptions,
-    settings: Settings,
-) -> Judged:
-    """Decide which embeddings and which model are judged, and read what they need.
-
-    Raises
-    ------
-    UsageError, InputError, ModelError
-        As of `evaluate`.
-    """
-    keys, records = _keys_and_records(data, embeddings, options.genome)
-    wanted = model is not None or not keys
-    loaded, why_none = _model(model, keys, records)
-    judged = read_cells(
-        data,
-        columns,
-        keys=keys,
-        model=loaded,
-        computing=computing,
-        options=options,
-        need_model=wanted,
-        max_cells=settings.max_cells,
-        draws=settings.seeds,
-        seed=settings.seed,
-    )
-    cells = judged.cells if loaded is not None else replace(judged.cells, why_no_reader=why_none)
-    return replace(judged, cells=cells, embed=wanted)
-
-
-def _keys_and_records(
-    data: "str | Path | AnnData", embeddings: Sequence[str] | None, genome: str | None
-) -> tuple[list[str], dict[str, Any]]:
-    opened = open_source(data, genome=genome)
-    with closing(opened.stack):
-        if embeddings is None:
-            embeddings = ["X_uce"] if "X_uce" in opened.obsm else []
-        return list(dict.fromkeys(embeddings)), dict(opened.records())
-
-
-def _model(model: str | Path | Model | None, keys: Sequence[str], records: dict[str, Any]) -> tuple[Model | None, str]:
-    """The model that was asked for, else the one that made the first embedding, else the bundled one; or why none."""
-    if isinstance(model, Model):
-        return model, ""
-    if model is not None or not keys:
-        return load_model(model or DEFAULT_MODEL), ""
-    recorded = next((str(records[key]["model"]) for key in keys if "model" in records.get(key, {})), DEFAULT_MODEL)
-    try:
-        return load_model(recorded), ""
-    except ModelError as error:  # not installed here; what needs a model says so
-        return None, str(error)
-
-
-def known_names(what: str, names: Sequence[str], known: Iterable[str]) -> list[str]:
-    """`names` without repeats.
-
-    Raises
-    ------
-    UsageError
-        One of them is not among the known ones; the nearest is offered.
-    """
-    choices = sorted(known)
-    for name in names:
-        if name not in choices:
-            msg = f"{what} {name!r} is not known.{nearest(name, choices)} There are: {', '.join(choices)}."
-            raise UsageError(msg)
-    return list(dict.fromkeys(names))
-
-
-def at_least(name: str, value: int, least: int) -> int:
-    """`value`.
-
-    Raises
-    ------
-    UsageError
-        It is less than that.
-    """
-    if value < least:
-        msg = f"--{name.replace('_', '-')} {value}: must be {least} or more."
-        raise UsageError(msg)
-    return value

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from scipy.sparse import csr_matrix
 
-from uce.engines import Reader, embed_cells
+from uce.engines import Reader, embed_cells, prepare_reader
 from uce.evaluation.bench import Bench
 from uce.evaluation.robustness import Floats, cosines, largest_difference
 from uce.evaluation.spoiling import exchange_genes
@@ -80,9 +80,9 @@ def ten_times(bench: Bench) -> Check:
 
 def precision(bench: Bench) -> Check:
     """Computed in the other precision."""
-    settings = bench.reader.settings
+    reader, settings = bench.reader, bench.reader.settings
     other = replace(settings, precision="fp32" if settings.precision == "bf16" else "bf16")
-    found = _likeness(bench, _vectors(_few(bench), replace(bench.reader, settings=other)))
+    found = _likeness(bench, _vectors(_few(bench), prepare_reader(reader.model, reader.match, other)))
     return Check("precision_cosine", found, None, f"{other.precision} against {settings.precision}")
 
 

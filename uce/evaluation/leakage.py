@@ -5,6 +5,7 @@ A model without a manifest is `unknown`, never clean: nothing was found because 
 
 import re
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -66,6 +67,21 @@ def manifests(cells: Cells, settings: Settings) -> dict[str, TrainingManifest]:
     if settings.manifest is not None:
         found[settings.manifest.name] = TrainingManifest.read(settings.manifest)
     return found
+
+
+def trained_on(cells: Cells, settings: Settings) -> Mask:
+    """(cells,) which cells the weights have seen, by every manifest that can be compared.
+
+    Raises
+    ------
+    InputError
+        One of them cannot be read.
+    """
+    seen = np.zeros(len(cells), dtype=bool)
+    for manifest in manifests(cells, settings).values():
+        with suppress(NotPossible):  # the task `leakage` says why
+            seen |= overlapping(cells, manifest)
+    return seen
 
 
 def overlapping(cells: Cells, manifest: TrainingManifest) -> Mask:

@@ -104,27 +104,26 @@ def gene_pairs(first: GeneTable, second: GeneTable, orthologs: Orthologs | None)
 
 
 def _groups(table: GeneTable) -> dict[bytes, int]:
-    """Orthogroup -> row of `table`, for groups that one gene of the species alone refers to.
-
-    The bundled tables give orthologues the vector of their group, equal to the bit; so the vector names the group.
-    """
+    """Orthogroup -> row of `table`, for groups that one gene of the species alone refers to."""
     if plain_kind(table.encoder) == BUNDLED_ENCODER:
-        return _sole_vectors(table)
-    try:
-        bundled = load_gene_table(table.species)
-    except ModelError as error:
-        msg = f"no orthologues of {table.species} are known here. Give a list: --orthologs pairs.csv"
-        raise NotPossible(msg) from error
-    rows = _owners(table.ids)
-    groups = {group: str(bundled.ids[row]) for group, row in _sole_vectors(bundled).items()}
-    return {group: rows[gene] for group, gene in groups.items() if gene in rows}
+        known = gene_groups(table)
+    else:
+        try:
+            known = gene_groups(load_gene_table(table.species))
+        except ModelError as error:
+            msg = f"no orthologues of {table.species} are known here. Give a list: --orthologs pairs.csv"
+            raise NotPossible(msg) from error
+    counted, rows = Counter(known.values()), _owners(table.ids)
+    return {group: rows[gene] for gene, group in known.items() if counted[group] == 1 and gene in rows}
 
 
-def _sole_vectors(table: GeneTable) -> dict[bytes, int]:
-    single = np.isin(table.origins, _SINGLE)
-    vectors = [row.tobytes() for row in table.vectors]
-    counted = Counter(vectors)
-    return {vectors[row]: row for row in np.flatnonzero(single).tolist() if counted[vectors[row]] == 1}
+def gene_groups(bundled: GeneTable) -> dict[str, bytes]:
+    """Gene id -> orthogroup, of the genes of a bundled table that refer to one group alone.
+
+    These tables give orthologues the vector of their group, equal to the bit; so the vector names the group.
+    """
+    single = np.flatnonzero(np.isin(bundled.origins, _SINGLE)).tolist()
+    return {str(bundled.ids[row]): bundled.vectors[row].tobytes() for row in single}
 
 
 def _owners(ids: NDArray[np.str_]) -> dict[str, int]:

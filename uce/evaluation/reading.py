@@ -2,33 +2,30 @@
 
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import sparse
 
-from uce.cells.counts import Counts, Policy, open_counts, open_source
+from uce.cells.counts import open_source
 from uce.cells.labels import is_labelled
 from uce.cells.slots import Source
 from uce.cells.stores import reading
-from uce.engines import Reader
 from uce.engines import Settings as Computing
-from uce.errors import InputError, UceError, UsageError
+from uce.errors import InputError, UsageError
 from uce.evaluation.cells import Cells
+from uce.evaluation.counts import CountsOptions, with_counts
 from uce.evaluation.embeddings import Floats, as_vectors
 from uce.evaluation.results import NotPossible
+from uce.evaluation.subsamples import stratified
 from uce.files import nearest, shorten
-from uce.genes.resolver import MIN_SHARE
-from uce.jobs import prepare_job
 from uce.model.checkpoint import Model
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
-_BLOCK = 1024
 _SEVERAL = {"batch": "batches", "group": "groups", "dataset": "datasets", "assay": "assays"}
 
 
@@ -56,19 +53,6 @@ class Columns:
     def given(self) -> dict[str, str]:
         """Role -> column, of those that were given."""
         return {role: column for role, column in asdict(self).items() if column is not None}
-
-
-@dataclass(frozen=True)
-class CountsOptions:
-    """Where the counts are and how their genes are read, as for `uce.embed`."""
-
-    species: str | None = None
-    gene_column: str | None = None
-    min_coverage: float = MIN_SHARE
-    layer: str | None = None
-    use_raw: bool = False
-    counts_policy: Policy = "invert"
-    genome: str | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -162,50 +146,26 @@ def read_cells(
             else tuple(np.searchsorted(rows, kept[draw]) for draw in drawn)
         )
         given, broken = _vectors(opened, keys, rows)
-        records = _records(opened)
+        with reading(f"{opened.file}: uns/uce"):
+            records = opened.records()
         names = _distinct(_texts(opened.cells.names()))[rows]
         name, species = _name(data), opened.organism
 
-    def of_role(role: str) -> NDArray[np.str_] | None:
-        return _texts(table[role])[rows] if role in table else None
-
+    roles = {role: _texts(table[role])[rows] for role in _SEVERAL if role in table}
     cells = Cells(
         name,
         names,
         _texts(table["label"])[rows],
-        batches=of_role("batch"),
-        groups=of_role("group"),
-        datasets=of_role("dataset"),
-        assays=of_role("assay"),
+        batches=roles.get("batch"),
+        groups=roles.get("group"),
+        datasets=roles.get("dataset"),
+        assays=roles.get("assay"),
         rows=rows,
     )
-    cells = _with_counts(data, cells, model, computing, options, needed=need_model)
+    cells = with_counts(data, cells, model, computing, options, needed=need_model)
     facts |= {"judged": len(rows), "subsamples": len(positions), "cells_of_one": len(positions[0])}
     facts |= {"organism": species, "species": cells.reader.match.table.species if cells.reader else None}
     return Judged(cells, given, broken, records, facts, positions)
-
-
-def stratified(
-    labels: NDArray[np.str_], batches: NDArray[np.str_], size: int, rng: np.random.Generator, *, least: int = 50
-) -> NDArray[np.int64]:
-    """Positions of about `size` cells, sorted: each batch and label with its share, and `least` cells or all of it.
-
-    Cells of common strata make room for the rare ones.
-    """
-    if len(labels) <= size:
-        return np.arange(len(labels))
-    strata = np.unique(np.char.add(np.char.add(batches, "\n"), labels), return_inverse=True)[1]
-    sizes = np.bincount(strata)
-    floor = np.minimum(sizes, min(least, max(1, size // len(sizes))))
-    spare = sizes - floor
-    wanted = floor + np.floor(spare * max(0, size - floor.sum()) / max(1, spare.sum())).astype(np.int64)
-    order = rng.permutation(len(labels))
-    order = order[np.argsort(strata[order], kind="stable")]
-    rank = np.arange(len(order)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-    drawn = order[rank < np.repeat(wanted, sizes)]
-    if len(drawn) > size:  # more strata than cells that are wanted
-        drawn = rng.choice(drawn, size, replace=False)
-    return np.sort(drawn)
 
 
 def _name(data: Any) -> str:
@@ -287,62 +247,3 @@ def _vectors(opened: Source, keys: Sequence[str], rows: NDArray[np.int64]) -> tu
         except (NotPossible, InputError) as error:
             broken[key] = str(error)
     return given, broken
-
-
-def _records(opened: Source) -> dict[str, Any]:
-    with reading(f"{opened.file}: uns/uce"):
-        return opened.records()
-
-
-def _with_counts(
-    data: "str | Path | AnnData",
-    cells: Cells,
-    model: Model | None,
-    computing: Computing | None,
-    options: CountsOptions,
-    *,
-    needed: bool,
-) -> Cells:
-    """The cells with their counts and, for a model, the reader of their genes."""
-    try:
-        source = open_counts(
-            data, layer=options.layer, use_raw=options.use_raw, policy=options.counts_policy, genome=options.genome
-        )
-    except UceError as error:
-        if model is not None and needed:
-            raise
-        return replace(cells, why_no_counts=str(error), why_no_reader=str(error))
-    with source:
-        cells = replace(cells, counts=_read_rows(source, cells.rows))
-        if model is None or computing is None:
-            return cells
-        try:
-            return replace(cells, reader=_reader(source, model, computing, options))
-        except UceError as error:
-            if needed:
-                raise
-            return replace(cells, why_no_reader=str(error))
-
-
-def _reader(source: Counts, model: Model, computing: Computing, options: CountsOptions) -> Reader:
-    job = prepare_job(
-        source,
-        model,
-        computing,
-        counts_policy=options.counts_policy,
-        species=options.species,
-        species_key=None,
-        gene_column=options.gene_column,
-        min_coverage=options.min_coverage,
-    )
-    return next(iter(job.readers.values()))
-
-
-def _read_rows(source: Counts, rows: NDArray[np.int64]) -> sparse.csr_matrix:
-    """Counts of some rows, sorted, read block by block."""
-    parts = []
-    for start in range(0, source.n_cells, _BLOCK):
-        low, high = np.searchsorted(rows, [start, start + _BLOCK])
-        if low < high:
-            parts.append(source.read(start, start + _BLOCK)[rows[low:high] - start])
-    return sparse.vstack(parts, format="csr")

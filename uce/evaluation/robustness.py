@@ -66,7 +66,7 @@ class Reference:
 
 
 @dataclass(frozen=True, eq=False)
-class Standing:
+class Placement:
     """Where queries stand among the reference cells: the nearest, the label they give, and which have no vector."""
 
     vectors: Floats
@@ -75,14 +75,14 @@ class Standing:
     lost: Mask
 
 
-def stand(vectors: Floats, reference: Reference) -> Standing:
+def place(vectors: Floats, reference: Reference) -> Placement:
     """Place queries (cells, dim), the i-th made of the i-th reference cell, among the others."""
     lost: Mask = np.asarray(~np.isfinite(vectors).all(axis=1))
     nearest = reference.nearest(vectors)
-    return Standing(vectors, nearest, reference.vote(nearest, lost), lost)
+    return Placement(vectors, nearest, reference.vote(nearest, lost), lost)
 
 
-def compare(spoiled: Standing, before: Standing, reference: Reference) -> dict[str, float]:
+def compare(spoiled: Placement, before: Placement, reference: Reference) -> dict[str, float]:
     """How far vectors follow what was done to their cells.
 
     Returns
@@ -115,7 +115,7 @@ def cosines(one: Floats, two: Floats) -> NDArray[np.float64]:
     return found
 
 
-def noise_floor(draws: list[Standing], reference: Reference) -> dict[str, float]:
+def noise_floor(draws: list[Placement], reference: Reference) -> dict[str, float]:
     """What drawing the genes of a cell's sentence again changes; differences below it are none.
 
     Returns

@@ -1,7 +1,6 @@
 """Every task on every row: failures as results, finished pieces kept, subsamples and copies brought together."""
 
 import time
-import warnings
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -13,15 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 import uce
-from uce.evaluation.alignment import check_alignment, check_columns
+from uce.evaluation.alignment import check_columns
 from uce.evaluation.candidates import Candidate, gather
-from uce.evaluation.cells import Cells
-from uce.evaluation.context import Context, Settings
+from uce.evaluation.context import Settings
 from uce.evaluation.controls import check_controls, make_controls
 from uce.evaluation.embeddings import Embedding
+from uce.evaluation.passes import Pass, merge
 from uce.evaluation.reading import Judged
 from uce.evaluation.records import describe, environment, hashes, versions
-from uce.evaluation.results import EvalResult, Findings, NotPossible, Row, unavailable
+from uce.evaluation.results import EvalResult, Findings, Row
 from uce.evaluation.saving import Pieces
 from uce.evaluation.tasks import Task
 from uce.evaluation.uncertainty import compare
@@ -69,7 +68,7 @@ def judge(
     banners = list(_doubts(judged, candidates))
     found, refused = _run_all(judged, candidates, tasks, settings, pieces, quiet=quiet)
     banners += refused.values()
-    rows = _merged(found.rows)
+    rows = merge(found.rows)
     banners += check_controls(rows)
     told = found.details.get("leakage", {}).values()
     leakage = next((details for details in told if details), {"status": "unknown", "rows": []})
@@ -127,7 +126,7 @@ def _run_all(
     # The same objects for every row: what a task keeps by them is found once.
     drawn = [judged.cells.take(draw) for draw in judged.draws] if len(judged.draws) > 1 else [judged.cells]
     passes = [
-        _Pass(number, candidate, judged.draws[number % len(drawn)], drawn[number % len(drawn)], settings)
+        Pass(number, candidate, judged.draws[number % len(drawn)], drawn[number % len(drawn)], settings)
         for number, candidate in _passes(judged, candidates, settings)
     ]
     # What is asked of the cells alone needs a row that has vectors; the controls always have.
@@ -158,99 +157,15 @@ def _passes(judged: Judged, candidates: Sequence[Candidate], settings: Settings)
                 yield number, candidate
 
 
-def _is_asked(task: Task, one: "_Pass", first: "_Pass") -> bool:
+def _is_asked(task: Task, one: Pass, first: Pass) -> bool:
     if task.of == "cells":
         return one is first
     return task.of == "embedding" or (one.candidate.kind == "own" and one.number == 0)
 
 
-class _Pass:
-    """One row on one draw of the cells; what it needs is made when it is first asked, and forgotten after the last."""
-
-    def __init__(
-        self, number: int, candidate: Candidate, draw: NDArray[np.int64], cells: Cells, settings: Settings
-    ) -> None:
-        self.number, self.candidate = number, candidate
-        self._draw, self._cells, self._settings = draw, cells, settings
-        self._made: tuple[Context, Embedding] | None = None
-
-    @property
-    def key(self) -> str:
-        return f"{self.number} {self.candidate.name} {self.candidate.copy}"
-
-    def material(self) -> tuple[Context, Embedding]:
-        """The context and the embedding, without cells that have no finite vector.
-
-        Raises
-        ------
-        NotPossible
-            There are no vectors.
-        """
-        if self.candidate.embedding is None:
-            raise NotPossible(self.candidate.note)
-        if self._made is None:
-            embedding = self.candidate.embedding.take(self._draw).finite()
-            self._made = Context(self._cells, self._settings).of(embedding), embedding
-        return self._made
-
-    def forget(self) -> None:
-        self._made = None
-
-    def refused(self) -> str:
-        """Why these rows do not belong to these labels; "" where they do, or nobody claims it."""
-        if self.candidate.kind in ("baseline", "control") or self.candidate.embedding is None:
-            return ""
-        try:
-            context, embedding = self.material()
-        except NotPossible:
-            return ""
-        return check_alignment(context, embedding)
-
-    def answer(self, task: Task) -> Findings:
-        """The findings of a task, whatever happens in it."""
-        if self.candidate.status == "failed":
-            return Findings(unavailable(task.metrics, "failed", self.candidate.note))
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # of libraries; what a reader must know is in the scores' notes
-                return task.run(*self.material())
-        except NotPossible as reason:
-            return Findings(unavailable(task.metrics, "skipped", str(reason)))
-        except Exception as error:  # one question that breaks must not take the others with it
-            return Findings(unavailable(task.metrics, "failed", f"{type(error).__name__}: {error}"))
-
-
 def _suspected(findings: Findings, words: str) -> Findings:
     scores = tuple(replace(s, status="suspect", note=words) if s.status == "ok" else s for s in findings.scores)
     return replace(findings, scores=scores)
-
-
-def _merged(rows: Sequence[Row]) -> list[Row]:
-    """One row per number: the mean over subsamples or copies, and the values themselves beside it."""
-    together: dict[tuple[str, str, str], list[Row]] = {}
-    for row in rows:
-        together.setdefault((row.embedding, row.task, row.score.metric), []).append(row)
-    return [_mean(group) if len(group) > 1 else group[0] for group in together.values()]
-
-
-def _mean(group: Sequence[Row]) -> Row:
-    scores = [row.score for row in group]
-    first = next((score for score in scores if score.status not in ("ok", "suspect")), scores[0])
-    if first.status not in ("ok", "suspect"):
-        return replace(group[0], score=first)
-    worst = next((score for score in scores if score.status == "suspect"), scores[0])
-    values = tuple(score.value for score in scores)
-    merged = replace(
-        scores[0],
-        value=float(np.mean(values)),
-        low=float(np.mean([score.low for score in scores])),
-        high=float(np.mean([score.high for score in scores])),
-        status=worst.status,
-        note=worst.note,
-        seconds=sum(score.seconds for score in scores),
-        by_subsample=values,
-    )
-    return replace(group[0], score=merged)
 
 
 def _comparisons(found: _Found, refused: Mapping[str, str], settings: Settings) -> tuple[dict[str, Any], ...]:

@@ -13,7 +13,8 @@ import uce
 from uce.config import config_to_dict, read_config, write_config
 from uce.errors import InputError, ModelError, UsageError
 from uce.evaluation.baselines import BASELINES
-from uce.evaluation.evaluate import at_least, evaluate, known_names
+from uce.evaluation.evaluate import evaluate
+from uce.evaluation.options import at_least, known_names
 from uce.evaluation.results import plain
 from uce.evaluation.tasks import TASKS
 from uce.files import atomic_path, make_folder, sha256_file, write_json

@@ -5,6 +5,7 @@ Architecture: Rosen et al. 2023, bioRxiv 2023.11.28.568918, and its code; token 
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Literal, get_args
 
@@ -135,7 +136,14 @@ class Encoder(nn.Module):
         projected: Tensor = self.projection_norm(F.gelu(self.projection(F.normalize(vectors, dim=-1))))
         return projected * math.sqrt(self.config.dim)
 
-    def encode(self, projected: Tensor, keep: Tensor | None = None, *, key_bias: Tensor | None = None) -> Tensor:
+    def encode(
+        self,
+        projected: Tensor,
+        keep: Tensor | None = None,
+        *,
+        key_bias: Tensor | None = None,
+        qkv: Tensor | None = None,
+    ) -> Tensor:
         """Projected sentences to cell vectors.
 
         Parameters
@@ -148,6 +156,8 @@ class Encoder(nn.Module):
         key_bias
             (B, L) float added to the attention scores of each key. Not needed to embed: the published code adds 1 to
             the scores of padding instead of excluding it, and this is how to get its numbers.
+        qkv
+            (B, L, 3 D) queries, keys and values of the first block, where they are at hand, see `FirstBlock`.
 
         Returns
         -------
@@ -159,7 +169,7 @@ class Encoder(nn.Module):
             The sentences are longer than the table of positions.
         """
         # Only CLS is read, so the last block computes nothing for the other tokens but their keys and values.
-        cls = self.hidden_states(projected, keep, key_bias=key_bias, queries=1).squeeze(1)  # (B, D)
+        cls = self.hidden_states(projected, keep, key_bias=key_bias, queries=1, qkv=qkv).squeeze(1)  # (B, D)
         with torch.autocast(projected.device.type, enabled=False):
             # The decoder and the last division stay out of mixed precision: there it costs 0.2 % of the length.
             weight = next(self.decoder.parameters())
@@ -175,6 +185,7 @@ class Encoder(nn.Module):
         *,
         key_bias: Tensor | None = None,
         queries: int | None = None,
+        qkv: Tensor | None = None,
     ) -> Tensor:
         """The last block's outputs, (B, L, D), or (B, queries, D) for the first `queries` tokens only.
 
@@ -192,11 +203,11 @@ class Encoder(nn.Module):
             x = x + self.positions[:length]
         x = self.dropout(x)
         mask = _attention_mask(keep, key_bias, x.dtype)
-        *most, last = self.blocks
         again = self.recompute and torch.is_grad_enabled()
-        for block in most:
-            x = checkpoint(block, x, mask, use_reentrant=False) if again else block(x, mask)
-        states: Tensor = self.final_norm(last(x, mask, queries=queries))
+        for number, block in enumerate(self.blocks[:-1]):
+            known = None if number else qkv
+            x = checkpoint(block, x, mask, use_reentrant=False) if again else block(x, mask, qkv=known)
+        states: Tensor = self.final_norm(self.blocks[-1](x, mask, queries=queries))
         return states
 
     def mean_token(self, projected: Tensor, keep: Tensor | None = None) -> Tensor:
@@ -233,14 +244,16 @@ class Block(nn.Module):
         self.feed_forward_norm = nn.LayerNorm(config.dim)
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self, x: Tensor, mask: Tensor | None = None, *, queries: int | None = None) -> Tensor:
-        """(B, L, D) -> (B, L, D), or (B, queries, D) for the first `queries` tokens only."""
+    def forward(
+        self, x: Tensor, mask: Tensor | None = None, *, queries: int | None = None, qkv: Tensor | None = None
+    ) -> Tensor:
+        """(B, L, D) -> (B, L, D), or (B, queries, D) for the first `queries` tokens only; `qkv` as in `Attention`."""
         top: Tensor = x[:, :queries]
         if self.pre:
             normed = self.attention_norm(x)
             top = top + self.dropout(self.attention(normed[:, :queries], normed, mask))
             return top + self._feed_forward(self.feed_forward_norm(top))
-        top = self.attention_norm(top + self.dropout(self.attention(top, x, mask)))
+        top = self.attention_norm(top + self.dropout(self.attention(top, x, mask, qkv=qkv)))
         out: Tensor = self.feed_forward_norm(top + self._feed_forward(top))
         return out
 
@@ -253,22 +266,60 @@ class Block(nn.Module):
 class Attention(nn.Module):
     """Multi-head attention of `top` (B, M, D) over `source` (B, L, D)."""
 
+    # How heads attend, see `attend`; `uce.model.inference` may set another way that gives the same.
+    attend: Callable[[Tensor, Tensor, Tensor, Tensor | None, float], Tensor]
+
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.heads = config.heads
         self.dropout = config.dropout
+        self.attend = attend
         self.query = nn.Linear(config.dim, config.dim)
         self.key_value = nn.Linear(config.dim, 2 * config.dim)
         self.out = nn.Linear(config.dim, config.dim)
 
-    def forward(self, top: Tensor, source: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Return (B, M, D); `mask` is (B, 1, 1, L), bool (true: look) or float (added to the scores)."""
-        key, value = self.key_value(source).chunk(2, dim=-1)
-        q, k, v = (part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in (self.query(top), key, value))
-        rate = self.dropout if self.training else 0.0
-        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=rate)  # (B, H, M, D / H)
+    def forward(self, top: Tensor, source: Tensor, mask: Tensor | None = None, *, qkv: Tensor | None = None) -> Tensor:
+        """Return (B, M, D).
+
+        Parameters
+        ----------
+        mask
+            (B, 1, 1, L), bool (true: look) or float (added to the scores).
+        qkv
+            (B, L, 3 D) queries, keys and values, where they are at hand and M is L.
+        """
+        few = top.shape[1] < source.shape[1] and self.heads * top.shape[1] < source.shape[2]
+        if few and not self.training:
+            return self._of_few(top, source, mask)
+        parts = (self.query(top), *self.key_value(source).chunk(2, dim=-1)) if qkv is None else qkv.chunk(3, dim=-1)
+        q, k, v = (part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in parts)
+        mixed = self.attend(q, k, v, mask, self.dropout if self.training else 0.0)
         out: Tensor = self.out(mixed.transpose(1, 2).flatten(2))
         return out
+
+    def _of_few(self, top: Tensor, source: Tensor, mask: Tensor | None) -> Tensor:
+        """The same for few queries, without the keys and values of all tokens: 4 M H D operations a token, not 4 D D.
+
+        Exact: q.(W_k x + b_k) is (W_k' q).x and a constant, which the softmax takes away; and as the weights a of a
+        query sum to 1, sum of a (W_v x + b_v) is W_v (sum of a x) + b_v.
+        """
+        heads, shape = self.heads, (*top.shape[:2], self.heads, -1)
+        key_map, value_map = self.key_value.weight.view(2, heads, -1, top.shape[2])  # each (H, D / H, D)
+        value_bias = self.key_value.bias.view(2, heads, -1)[1]  # (H, D / H)
+        q = self.query(top).view(shape) / math.sqrt(key_map.shape[1])  # (B, M, H, D / H)
+        asked = torch.einsum("bmhd,hdw->bmhw", q, key_map)
+        scores = (asked.flatten(1, 2) @ source.transpose(1, 2)).view(shape)  # (B, M, H, L)
+        if mask is not None:
+            scores = scores.masked_fill(~mask, -math.inf) if mask.dtype == torch.bool else scores + mask
+        seen = (scores.softmax(dim=-1).flatten(1, 2) @ source).view(shape)  # (B, M, H, D)
+        mixed = torch.einsum("bmhw,hdw->bmhd", seen, value_map) + value_bias
+        out: Tensor = self.out(mixed.flatten(2))
+        return out
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, dropout: float) -> Tensor:
+    """Queries (B, H, M, D / H), keys and values (B, H, L, D / H) to mixed values (B, H, M, D / H)."""
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout)
 
 
 def dense(width_in: int, width_out: int, *, dropout: float) -> nn.Sequential:

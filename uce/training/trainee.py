@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
+from uce.devices import can_compile
 from uce.errors import UsageError
-from uce.files import printable
 from uce.model.encoder import Encoder
 from uce.training.batch import Batch
 from uce.training.objectives.base import cell_vectors
@@ -73,7 +73,8 @@ def spread(trainee: Trainee, accelerator: "Accelerator", settings: "RunSettings"
         There is one process, so nothing can be sharded.
     """
     trainee.encoder.recompute = settings.recompute
-    if settings.compile and _compiles(accelerator.device):
+    if settings.compile and can_compile(accelerator.device, asked="run.compile"):
+        torch._inductor.config.fallback_random = True  # the same units are dropped as without
         for block in trainee.encoder.blocks:
             block.compile(dynamic=True)
     trainee.to(accelerator.device)
@@ -88,24 +89,6 @@ def spread(trainee: Trainee, accelerator: "Accelerator", settings: "RunSettings"
     # The root's own weights (projection, decoder, heads) are few; gathered once, they stay for the backward pass.
     fully_shard(trainee, reshard_after_forward=False)
     return trainee
-
-
-def _compiles(device: torch.device) -> bool:
-    """Whether torch can compile here, for which it needs a C++ compiler; a warning says where it cannot."""
-    torch._inductor.config.fallback_random = True  # the same units are dropped as without
-    try:
-        torch.compile(_one_more)(torch.ones(2, device=device))
-    except Exception as error:  # of torch's many parts, each with exceptions of its own
-        why = printable(str(error).strip().split("\n", maxsplit=1)[0], limit=200)
-        log.warning("run.compile: torch cannot compile here (%s); going on without.", why)
-        return False
-    # Should one block fail nevertheless, it runs as it is.
-    torch._dynamo.config.suppress_errors = True
-    return True
-
-
-def _one_more(x: Tensor) -> Tensor:
-    return x + 1
 
 
 @contextlib.contextmanager

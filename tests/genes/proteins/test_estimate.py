@@ -214,7 +214,7 @@ def test_the_size_of_a_file_comes_from_the_file_and_nothing_is_to_be_fetched(
 def test_weights_take_the_memory_reckoned_with(
     small: Callable[[Path], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(devices, "_computes_bf16", lambda: True)
+    monkeypatch.setattr(devices, "computes_bf16", lambda: True)
     path = small(tmp_path / "esm2_mine.pt")
     for precision in ("fp32", "bf16"):
         module = load_esm2(path, precision=precision).module

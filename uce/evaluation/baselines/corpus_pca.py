@@ -17,6 +17,7 @@ from scipy.sparse import csr_matrix
 from uce.errors import UceError
 from uce.evaluation.cells import Cells, Texts, log_cp10k
 from uce.evaluation.embeddings import Floats, Mask
+from uce.evaluation.orthology import gene_groups
 from uce.evaluation.results import NotPossible
 from uce.genes.collection import load_gene_table
 from uce.genes.tables import GeneTable
@@ -99,27 +100,23 @@ def sum_groups(counts: csr_matrix, groups: Texts) -> tuple[csr_matrix, Texts]:
 def orthogroups(table: GeneTable) -> Texts:
     """(genes,) the human gene whose orthogroup each gene of a table is in, "" where there is none or several.
 
-    A gene that refers to one group alone has that group's vector in the bundled tables, and so has the human gene.
-
     Raises
     ------
     NotPossible
-        There is no table of the species with the groups' vectors.
+        There is no bundled table of the species.
     """
     try:
-        bundled = load_gene_table(table.species)
+        known = gene_groups(load_gene_table(table.species))
     except UceError as error:
         raise NotPossible(f"orthogroups are not known: {error}") from error
     anchors = _anchors()
-    known = {gene: anchors.get(vector.tobytes(), "") for gene, vector in zip(bundled.ids, bundled.vectors, strict=True)}
-    return np.array([known.get(gene, "") for gene in table.ids], dtype=np.str_)
+    return np.array([anchors.get(known.get(gene, b""), "") for gene in table.ids.tolist()], dtype=np.str_)
 
 
 @cache
 def _anchors() -> Mapping[bytes, str]:
-    human = load_gene_table("homo_sapiens")
-    told = np.flatnonzero(human.origins != "own-id")
-    return {human.vectors[row].tobytes(): str(human.ids[row]) for row in told}
+    """Orthogroup -> the human gene that it stands for."""
+    return {group: gene for gene, group in gene_groups(load_gene_table("homo_sapiens")).items()}
 
 
 @cache

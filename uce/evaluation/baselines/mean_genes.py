@@ -27,8 +27,8 @@ def gene_vectors(cells: Cells) -> NDArray[np.float32]:
     NotPossible
         There is no model.
     """
-    vocabulary = cells.need_reader().vocabulary
-    return vocabulary.vectors[vocabulary.first_gene :]
+    reader = cells.need_reader()
+    return reader.match.table.vectors[np.argsort(reader.vocabulary.ranks)]
 
 
 def mean_vectors(counts: csr_matrix, vectors: NDArray[np.float32]) -> Floats:

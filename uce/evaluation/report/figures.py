@@ -13,8 +13,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from uce.evaluation.report.page import Picture
 
 if TYPE_CHECKING:
@@ -190,40 +188,6 @@ def short(text: object, length: int = 26) -> str:
 def between(names: Sequence[str]) -> str:
     """Names as a sentence has them: a, b and c."""
     return " and ".join(filter(None, [", ".join(names[:-1]), *names[-1:]]))
-
-
-def end_labels(axes: "Axes", points: Sequence[tuple[float, float, str, str]], *, at: float = 1.03) -> None:
-    """Write names in the right margin, none on another, each tied to its point (x, y, name, colour) by a fine line."""
-    low, high = axes.get_ylim()
-    order = sorted(points, key=lambda point: point[1])
-    figure = axes.get_figure(root=True)
-    assert figure is not None
-    line = 0.18 / figure.get_figheight() * (high - low)
-    gap = min((high - low) / max(1, len(order)), line)
-    heights = _spread([point[1] for point in order], gap, low, high)
-    for (x, y, name, colour), height in zip(order, heights, strict=True):
-        axes.annotate(
-            short(name, 20),
-            (x, y),
-            (at, (height - low) / (high - low)),
-            textcoords="axes fraction",
-            va="center",
-            fontsize=7,
-            color=INK,
-            annotation_clip=False,
-            arrowprops={"arrowstyle": "-", "color": colour, "lw": 0.5, "shrinkA": 1, "shrinkB": 3},
-        )
-
-
-def _spread(heights: Sequence[float], gap: float, low: float, high: float) -> list[float]:
-    """Sorted heights moved apart to at least `gap`, kept between `low` and `high` as far as they fit."""
-    placed = np.asarray(heights, dtype=float)
-    for i in range(1, len(placed)):
-        placed[i] = max(placed[i], placed[i - 1] + gap)
-    placed[-1:] = np.minimum(placed[-1:], high)
-    for i in range(len(placed) - 2, -1, -1):
-        placed[i] = min(placed[i], placed[i + 1] - gap)
-    return list(np.maximum(placed, low - gap))
 
 
 def draw_point(axes: "Axes", x: float, y: float, look: Look, **more: Any) -> None:

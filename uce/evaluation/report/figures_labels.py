@@ -13,11 +13,11 @@ from uce.evaluation.report.figures import (
     WIDTH,
     Look,
     draw_point,
-    end_labels,
     new_figure,
     picture,
     short,
 )
+from uce.evaluation.report.figures_names import end_labels
 from uce.evaluation.report.page import Picture, number
 
 Numbers = NDArray[np.float64]

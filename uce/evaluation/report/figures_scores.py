@@ -13,12 +13,12 @@ from uce.evaluation.report.figures import (
     WIDTH,
     Look,
     draw_point,
-    end_labels,
     new_figure,
     picture,
     short,
     words,
 )
+from uce.evaluation.report.figures_names import near_labels
 from uce.evaluation.report.page import Picture, number
 from uce.evaluation.results import Score
 
@@ -118,10 +118,10 @@ def scatter(
         getattr(axes, f"set_{axis}lim")(column.min() - margin, column.max() + margin)
     for name, (across, up) in points.items():
         draw_point(axes, across, up, looks[name], s=44)
-    end_labels(axes, [(*points[name], name, looks[name].colour) for name in points])
     axes.set(xlabel=f"{x} →", ylabel=f"{y} →")
     axes.grid(color=FAINT, lw=0.4)
     axes.set_axisbelow(True)
+    near_labels(axes, [(*points[name], name, looks[name].colour) for name in points])
     told = "; ".join(f"{name} {number(up)} and {number(across)}" for name, (across, up) in points.items())
     return picture(figure, f"Scatter of {y} (upwards) against {x} (to the right). {told}. {anchors}".strip())
 

@@ -16,7 +16,8 @@ from uce.evaluation.report.figures_labels import (
     strips,
 )
 from uce.evaluation.report.material import Material
-from uce.evaluation.report.page import Html, Section, banner, columns, figure, paragraph, section
+from uce.evaluation.report.page import Html, Section, banner, columns, figure, paragraph, section, table
+from uce.evaluation.tasks.transfer import NOT_TRAINED_ON
 
 _PROBES = ("knn", "logistic", "centroid")
 
@@ -43,9 +44,28 @@ def transfer(material: Material) -> Section | None:
         )
     if material.transductive():
         blocks.append(paragraph(f"Fitted on the very cells they are judged on: {', '.join(material.transductive())}."))
+    blocks.append(_not_trained_on(material))
     by_name = {name: details["probes"][probe] for name, details in found.items() if probe in details["probes"]}
     blocks += [_confusions(material, by_name), columns(_dots(material, by_name)), material.missing("transfer")]
     return section("Labels carried to held-out donors", *blocks)
+
+
+def _not_trained_on(material: Material) -> Html:
+    """The headline scores beside those over cells that the model was not trained on, where it saw some."""
+    pairs = [
+        (metric.removesuffix(NOT_TRAINED_ON), metric) for metric in material.scores if metric.endswith(NOT_TRAINED_ON)
+    ]
+    rows = [
+        [name, *(material.value(name, metric) for pair in pairs for metric in pair)]
+        for name in material.kinds
+        if any(np.isfinite(material.value(name, other)) for _, other in pairs)
+    ]
+    names = [name for pair in pairs for name in (words(pair[0]), "without cells trained on")]
+    return (
+        table("With and without the cells that the model was trained on", ["embedding", *names], rows)
+        if rows
+        else Html("")
+    )
 
 
 def _confusions(material: Material, by_name: Mapping[str, dict[str, Any]]) -> Html:

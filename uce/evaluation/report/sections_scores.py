@@ -30,7 +30,8 @@ _AGGREGATES = ("scib_bio", "scib_batch", "scib_total")
 def at_a_glance(material: Material) -> Section:
     """Every row in every headline metric."""
     order = list(FAMILIES)
-    metrics = sorted(material.headline, key=lambda metric: order.index(_family(material, metric)))
+    drawable = [m for m in material.headline if any(s.status in READ for s in material.scores[m].values())]
+    metrics = sorted(drawable, key=lambda metric: order.index(_family(material, metric)))
     blocks = []
     for family, members in groupby(metrics, key=lambda metric: _family(material, metric)):
         for metric in members:
@@ -43,8 +44,17 @@ def at_a_glance(material: Material) -> Section:
         "enough. The dotted line is PCA. A cross is a number that does not exist, with the reason.",
         look="lead",
     )
-    absent = [f"{name} has no numbers. {reason[:1].upper()}{reason[1:]}" for name, reason in material.absent.items()]
-    return section("All rows at a glance", reading, columns(blocks), bullets(absent) if absent else Html(""))
+    if not blocks:
+        reading = paragraph("No row has a number that belongs here; the sections below hold what there is.")
+    lines = [f"{words(m)}: {_of_nobody(material, m)}" for m in material.headline if m not in drawable]
+    lines += [f"{name} has no numbers. {reason[:1].upper()}{reason[1:]}" for name, reason in material.absent.items()]
+    return section("All rows at a glance", reading, columns(blocks), bullets(lines) if lines else Html(""))
+
+
+def _of_nobody(material: Material, metric: str) -> str:
+    """Why no row has a number that was tried."""
+    tried = next(score for score in material.scores[metric].values() if score.headline)
+    return f"{tried.status}{', ' + tried.note if tried.note else ''}."
 
 
 def _family(material: Material, metric: str) -> str:

@@ -1,6 +1,7 @@
 """Are the labels of cells found from cells of other donors? Simple probes, whole groups held out."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from uce.evaluation.cells import Texts
 from uce.evaluation.context import Context
 from uce.evaluation.embeddings import Embedding
 from uce.evaluation.held_out import HeldOut, held_out_of
+from uce.evaluation.leakage import trained_on
 from uce.evaluation.results import NAN, Family, Findings, Score
 from uce.evaluation.scores import at_random, classification_scores, confusion, majority, per_label, top2_accuracy
 from uce.evaluation.uncertainty import interval_of_f1, interval_of_mean
@@ -18,6 +20,9 @@ _PROBES = ("knn", "logistic", "centroid")
 _EXTRA = ("knn5", "knn50", "knn_pca50", "logistic_pca50")
 _SCORES = ("macro_f1", "accuracy", "balanced_accuracy", "weighted_f1", "kappa", "top2")
 _HEADLINES = ("knn_macro_f1", "logistic_macro_f1")
+NOT_TRAINED_ON = "_not_trained_on"
+"""What the names of the headline scores end with when they are over cells that the weights have not seen."""
+_LEAST_NEW = 50
 _CONTROLS = ("majority_macro_f1", "random_macro_f1")
 METRICS: tuple[tuple[str, Family], ...] = tuple(
     (metric, "transfer")
@@ -41,6 +46,7 @@ def run(context: Context, embedding: Embedding) -> Findings:
     scores = [score for probe in _PROBES for score in _of_probe(context, held, probe)]
     scores += [_extra(held, probe) for probe in _EXTRA]
     scores += _controls(context, held)
+    scores += _not_trained_on(context, held)
     details = {
         "split": held.split.title,
         "watermark": held.split.watermark,
@@ -104,6 +110,24 @@ def _controls(context: Context, held: HeldOut) -> Iterator[Score]:
     for metric, parts in guesses.items():
         value = classification_scores(held.labels, np.concatenate(parts))["macro_f1"]
         yield _score(held, metric, value, better="neither", note="what a guess reaches")
+
+
+def _not_trained_on(context: Context, held: HeldOut) -> Iterator[Score]:
+    """The headline scores again, of the same predictions, over the cells that the weights have not seen."""
+    seen = trained_on(context.cells, context.settings)[held.rows]
+    if not seen.any():
+        return
+    told = f"the model was trained on {seen.sum():,} of {len(seen):,} judged cells"
+    for headline in _HEADLINES:
+        metric, new = f"{headline}{NOT_TRAINED_ON}", ~seen
+        if new.sum() < _LEAST_NEW:
+            note = f"{told}: fewer than {_LEAST_NEW} are left"
+            yield Score(metric, NAN, "transfer", status="undefined", note=note, n_cells=int(new.sum()))
+            continue
+        predicted = held.predicted(headline.removesuffix("_macro_f1"))[new]
+        value = classification_scores(held.labels[new], predicted)["macro_f1"]
+        note = f"the same predictions over the other cells; {told}"
+        yield replace(_score(held, metric, value, note=note), n_cells=int(new.sum()))
 
 
 def _details(held: HeldOut, probe: str) -> dict[str, Any]:

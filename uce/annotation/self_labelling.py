@@ -11,8 +11,8 @@ from uce.annotation.reference import Reference
 from uce.evaluation.cells import Texts
 from uce.evaluation.embeddings import Floats
 from uce.evaluation.probes import Votes
-from uce.evaluation.reading import stratified
 from uce.evaluation.splits import Split, make_split
+from uce.evaluation.subsamples import stratified
 
 MAX_CELLS = 20_000  # more held-out cells tell nothing more
 MOST_LABELS = 20
