@@ -124,7 +124,7 @@ def main() -> None:
     parser.add_argument("--few", type=int, default=8, help="cells for each number of draws (8)")
     parser.add_argument("--rounds", type=int, default=3, help="of these cells, whose median is told (3)")
     parser.add_argument("--folder", type=Path, help="keep models and files there, and use those that are there")
-    parser.add_argument("--out", type=Path, default=Path(), help="folder of cost.json, cost_cells.svg, cost_tokens.svg")
+    parser.add_argument("--out", type=Path, default=Path(), help="folder of speed_cost.json, speed_cells.svg, speed_tokens.svg")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as temporary:
@@ -134,9 +134,9 @@ def main() -> None:
         cells = cost_of_cells(folder, args.cells)
         tokens = cost_of_tokens(folder, simulated(folder, min(args.cells)), args.draws, args.few, args.rounds)
     facts = {"machine": machine(), "cells": cells, "tokens": tokens, "few": args.few, "rounds": args.rounds}
-    (args.out / "cost.json").write_text(json.dumps(facts, indent=1) + "\n")
-    draw(cells, "cells", ("cells of the file", "time of uce embed (s)"), args.out / "cost_cells.svg")
-    draw(tokens, "draws", ("genes drawn a cell", "time a cell (s)"), args.out / "cost_tokens.svg")
+    (args.out / "speed_cost.json").write_text(json.dumps(facts, indent=1) + "\n")
+    draw(cells, "cells", ("cells of the file", "time of uce embed (s)"), args.out / "speed_cells.svg")
+    draw(tokens, "draws", ("genes drawn a cell", "time a cell (s)"), args.out / "speed_tokens.svg")
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import pytest
 from scipy import sparse
 
 import uce
+from uce.devices import computes_bf16
 from uce.genes.collection import load_gene_table
 
 if TYPE_CHECKING:
@@ -44,6 +45,19 @@ def test_batch_size_does_not_matter(
     cells: ad.AnnData, reference: np.ndarray, tiny_model: "Model", batch_size: int
 ) -> None:
     np.testing.assert_allclose(vectors(cells, tiny_model, batch_size=batch_size), reference, atol=ROUNDING)
+
+
+@pytest.mark.skipif(not computes_bf16(), reason="this processor has no instructions for bfloat16")
+@pytest.mark.parametrize("batch_size", [1, 3, 1000])
+def test_in_bfloat16_neither_batch_size_nor_order_matters(
+    cells: ad.AnnData, reference: np.ndarray, tiny_model: "Model", batch_size: int
+) -> None:
+    found = vectors(cells, tiny_model, precision="bf16")
+    order = np.random.default_rng(0).permutation(cells.n_obs)
+    again = vectors(cells[order].copy(), tiny_model, precision="bf16", batch_size=batch_size)
+    # Much nearer than bfloat16 is to float32: no sum of a row depends on the rows beside it.
+    np.testing.assert_allclose(again, found[order], atol=ROUNDING)
+    assert np.abs(found - reference).max() > 10 * ROUNDING
 
 
 def test_reading_ahead_does_not_matter(cells: ad.AnnData, reference: np.ndarray, tiny_model: "Model") -> None:

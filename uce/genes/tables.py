@@ -16,6 +16,7 @@ from uce.genes.kinds import is_kind
 
 FORMAT = "uce-gene-table"
 VERSION = 1
+_PACKED_WIDTH = 1280  # the widest vectors that are written packed
 UNPLACED = "unplaced"
 
 
@@ -222,7 +223,9 @@ def write_table(table: GeneTable, path: str | Path) -> None:
         uns["chromosomes"] = {"names": np.array(names, dtype=object), "vectors": vectors}
     content = anndata.AnnData(X=table.vectors, obs=obs, uns=uns)
     with atomic_path(path) as temporary:
-        content.write_h5ad(temporary, compression="gzip")
+        # Vectors of a protein model hardly become smaller by packing, and unpacking them would take the first seconds
+        # of every embedding.
+        content.write_h5ad(temporary, compression="gzip" if table.dim <= _PACKED_WIDTH else None)
 
 
 def read_table(path: str | Path) -> GeneTable:
