@@ -124,7 +124,7 @@ def main() -> None:
     parser.add_argument("--few", type=int, default=8, help="cells for each number of draws (8)")
     parser.add_argument("--rounds", type=int, default=3, help="of these cells, whose median is told (3)")
     parser.add_argument("--folder", type=Path, help="keep models and files there, and use those that are there")
-    parser.add_argument("--out", type=Path, default=Path(), help="folder of speed_cost.json, speed_cells.svg, speed_tokens.svg")
+    parser.add_argument("--out", type=Path, default=Path(), help="folder of speed_cost.json and the two pictures")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as temporary:
