@@ -118,6 +118,9 @@ def prepare_job(
         min_coverage=min_coverage,
     )
     readers = prepare_readers(loaded, matches, settings)
+    if loaded is not model:  # nobody else has it: what was exchanged for faster parts need not stay in memory
+        loaded = replace(loaded, encoder=next(iter(readers.values())).encoder)
+        readers = {name: replace(reader, model=loaded) for name, reader in readers.items()}
     settings = next(iter(readers.values())).settings  # in which the precision is settled
     return Job(counts, loaded, readers, labels, settings, counts_policy, species_key, counts.fingerprint())
 
