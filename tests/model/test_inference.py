@@ -140,6 +140,4 @@ def test_few_queries_see_what_all_of_them_see(kind: str) -> None:
             parameter.copy_(torch.randn_like(parameter))
     keep = torch.arange(12).expand(3, 12) < torch.tensor([[12], [7], [1]])
     mask = {"none": None, "bool": keep[:, None, None], "float": keep[:, None, None].float()}[kind]
-    every = block.train()(x, mask, queries=2) if not SMALL.dropout else block(x, mask)[:, :2]
-    torch.testing.assert_close(block.eval()(x, mask, queries=2), every, rtol=0, atol=2e-6)
     torch.testing.assert_close(block(x, mask, queries=2), block(x, mask)[:, :2], rtol=0, atol=2e-6)

@@ -1,7 +1,6 @@
 """What is trained: encoder and objective as one module, and how it is spread over devices."""
 
 import contextlib
-import logging
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
@@ -21,8 +20,6 @@ if TYPE_CHECKING:
 
     from uce.training.settings import PretrainConfig, RunSettings
 
-
-log = logging.getLogger(__name__)
 
 _CELLS_OF_A_MEAN = 256  # of a batch: enough for a mean, and little memory
 
