@@ -34,7 +34,9 @@ from torch import Tensor, nn
 from uce.cells.sentences import SentenceRule
 from uce.genes.tables import GeneTable, table_record
 from uce.genes.vocabulary import build_vocabulary
-from uce.model.encoder import ModelConfig, dense, sinusoidal_positions
+from uce.model.blocks import dense
+from uce.model.encoder import ModelConfig
+from uce.model.initial import sinusoidal_positions
 from uce.training.batch import Batch, to_tensors, token_tables
 from uce.training.corpus import Corpus, Dataset, special_vectors
 from uce.training.objectives.masked import MaskedSettings

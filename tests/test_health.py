@@ -1,10 +1,20 @@
 """The health of an embedding: what it measures, and that a planted collapse is caught."""
 
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
 import numpy as np
 import pytest
 from sklearn.metrics.pairwise import cosine_similarity
 
+import uce
+from uce import jobs
 from uce.health import effective_rank, examine, mean_cosine, noise_share
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+    from uce.model.checkpoint import Model
 
 
 def unit(rows: np.ndarray) -> np.ndarray:
@@ -76,3 +86,20 @@ def test_noisy_draws_are_named(rng: np.random.Generator) -> None:
 def test_many_cells_without_a_vector_are_named(rng: np.random.Generator) -> None:
     health = judge(healthy(rng), cells=300, cells_without_vector=100)
     assert "100 of 300 cells" in health.warnings[0]
+
+
+@pytest.mark.parametrize(("cells", "twice"), [(5, 5), (200, 8), (640, 20), (2500, 64)])
+def test_few_cells_are_drawn_twice_and_never_more_than_a_share(
+    cells: int,
+    twice: int,
+    make_cells: Callable[..., "AnnData"],
+    tiny_model: "Model",
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen = []
+    real = jobs.embed_rows
+    monkeypatch.setattr(
+        jobs, "embed_rows", lambda counts, *a, **k: seen.append(counts.shape[0]) or real(counts, *a, **k)
+    )
+    uce.embed(make_cells(cells=cells, genes=200), model=tiny_model, species="human", min_coverage=0)
+    assert seen == [twice]

@@ -11,6 +11,7 @@ __version__ = "0.1.0"
 _PUBLIC = {
     "Making": "uce.genes.requests",
     "Sources": "uce.genes.requests",
+    "adapt": "uce.adaptation.adapt",
     "add_species": "uce.genes.adding",
     "annotate": "uce.annotation.annotate",
     "annotate_file": "uce.annotation.annotate",
@@ -33,6 +34,7 @@ __all__ = [
     "Making",
     "Sources",
     "__version__",
+    "adapt",
     "add_species",
     "annotate",
     "annotate_file",

@@ -188,7 +188,13 @@ def verify(
         msg = f"{path}: was made by model {record['model_sha256'][:12]}, {loaded.name} is {loaded.sha256[:12]}."
         raise ModelError(msg)
     precision = str(record["precision"])
-    settings = Settings(pick_device("auto"), check_precision(precision), int(record["seed"]), int(record["replicates"]))
+    settings = Settings(
+        pick_device("auto"),
+        check_precision(precision),
+        int(record["seed"]),
+        int(record["replicates"]),
+        cycles=int(record["cycles"]) if "cycles" in record else None,
+    )
     slot = str(record["counts_slot"]).removeprefix("layers/")
     tables, columns = dict(record["species"]), dict(record["gene_column"])
     species = next(iter(tables)) if len(tables) == 1 else None

@@ -96,6 +96,20 @@ def config_to_dict(config: Any) -> dict[str, Any]:
     return {field.name: _plain(getattr(config, field.name)) for field in dataclasses.fields(config)}
 
 
+def with_overrides(config: Config, overrides: Iterable[str]) -> Config:
+    """A configuration with some settings changed by texts such as `optimizer.lr=3e-4`, applied in order.
+
+    Raises
+    ------
+    UsageError
+        As of `read_config`.
+    """
+    values = config_to_dict(config)
+    for override in overrides:
+        _override(values, override)
+    return build_config(type(config), values, where="settings")
+
+
 def write_config(config: Any, path: str | Path) -> None:
     """Write a dataclass as YAML with every field, in the order of its fields."""
     text = yaml.safe_dump(config_to_dict(config), sort_keys=False, allow_unicode=True, width=120)

@@ -50,6 +50,7 @@ def embed(
     precision: str = "auto",
     device: str = "auto",
     compile: bool = False,  # noqa: A002  (torch's own name for it)
+    cycles: int | None = None,
     num_workers: int = 1,
     overwrite: bool = False,
     quiet: bool = False,
@@ -86,6 +87,8 @@ def embed(
         it, else fp32. It is in the record; vectors of the two have a cosine above .9995.
     compile
         The encoder's blocks through torch.compile, for long runs on a graphics processor.
+    cycles
+        How often a recursive model runs its blocks; as often as in training if left out. It is in the record.
     overwrite
         Replace an `obsm[key_added]` that is there.
     quiet
@@ -109,7 +112,7 @@ def embed(
     if key_added in adata.obsm and not overwrite:
         msg = f"obsm[{key_added!r}] exists. Choose another key_added, or pass overwrite=True."
         raise OutputExistsError(msg)
-    settings = make_settings(seed, replicates, batch_size, precision, device, compiled=compile)
+    settings = make_settings(seed, replicates, batch_size, precision, device, compiled=compile, cycles=cycles)
     with open_counts(adata, layer=layer, use_raw=use_raw, policy=counts_policy) as counts:
         job = prepare_job(
             counts,
@@ -162,6 +165,7 @@ def embed_file(
     precision: str = "auto",
     device: str = "auto",
     compile: bool = False,  # noqa: A002  (torch's own name for it)
+    cycles: int | None = None,
     num_workers: int = 1,
     file_format: str = "h5ad",
     overwrite: bool = False,
@@ -219,7 +223,7 @@ def embed_file(
     request = Request(
         source,
         model,
-        make_settings(seed, replicates, batch_size, precision, device, compiled=compile),
+        make_settings(seed, replicates, batch_size, precision, device, compiled=compile, cycles=cycles),
         species=species,
         species_key=species_key,
         gene_column=gene_column,
@@ -294,6 +298,7 @@ def make_settings(
     device: str,
     *,
     compiled: bool = False,
+    cycles: int | None = None,
 ) -> Settings:
     """How to compute, from the words of the options.
 
@@ -303,7 +308,7 @@ def make_settings(
         A value that cannot be, or a device that is not there.
     """
     size = None if batch_size == "auto" else batch_size
-    return Settings(pick_device(device), check_precision(precision), seed, replicates, size, compiled)
+    return Settings(pick_device(device), check_precision(precision), seed, replicates, size, compiled, cycles)
 
 
 def _computed(job: Job, *, num_workers: int, quiet: bool) -> Generator[Block, None, None]:

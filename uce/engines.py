@@ -47,6 +47,8 @@ class Settings:
         Cells per batch, or None for as many as the device computes best. It does not change the numbers.
     compiled
         Blocks through torch.compile.
+    cycles
+        How often a recursive encoder runs its blocks; None: as often as in training.
     """
 
     device: torch.device
@@ -55,12 +57,14 @@ class Settings:
     replicates: int = 1
     batch_size: int | None = None
     compiled: bool = False
+    cycles: int | None = None
 
     def __post_init__(self) -> None:
         for name, value, low, high in (
             ("seed", self.seed, 0, 2**63 - 1),
             ("replicates", self.replicates, 1, 1000),
             ("batch-size", self.batch_size or 1, 1, 10**6),
+            ("cycles", 1 if self.cycles is None else self.cycles, 1, 1000),
         ):
             if not low <= value <= high:
                 msg = f"--{name} {value}: must be a whole number from {low} to {high}."
@@ -149,12 +153,18 @@ def prepare_readers(model: Model, matches: Mapping[str, "Match"], settings: Sett
 
     Raises
     ------
+    UsageError
+        Cycles are asked for, and the model has none.
     ModelError
         A gene table holds vectors of another kind than the model reads.
     """
+    if settings.cycles is not None and model.config.kind != "recursive":
+        msg = f"--cycles {settings.cycles}: {model.name} runs its blocks once; only a recursive model has cycles."
+        raise UsageError(msg)
     precision = choose_precision(settings.precision, model.encoder, settings.device)
     settings = replace(settings, precision=precision)
     encoder = prepare(model.encoder, settings.device, precision, compiled=settings.compiled)
+    encoder.cycles = settings.cycles or encoder.cycles
     room = Room(batch_tokens(model.config, settings.device))
     readers = {}
     for name, match in matches.items():

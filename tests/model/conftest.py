@@ -13,7 +13,8 @@ from torch import Tensor
 
 from uce.cells.sentences import SentenceRule
 from uce.model.checkpoint import save_model
-from uce.model.encoder import Encoder, ModelConfig, sinusoidal_positions
+from uce.model.encoder import Encoder, ModelConfig
+from uce.model.initial import sinusoidal_positions
 
 SMALL = ModelConfig(layers=2, dim=16, heads=2, hidden=24, protein_dim=8, out_dim=12, decoder_dim=20, max_tokens=64)
 

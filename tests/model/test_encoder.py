@@ -13,8 +13,10 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from uce.errors import ModelError
-from uce.model.encoder import Attention, Block, Encoder, ModelConfig, initialise, sinusoidal_positions
+from uce.model.blocks import Attention, Block
+from uce.model.encoder import Encoder, ModelConfig
 from uce.model.expression import ExpressionHead
+from uce.model.initial import initialise, sinusoidal_positions
 
 TINY = ModelConfig(layers=2, dim=16, heads=2, hidden=24, protein_dim=8, out_dim=12, decoder_dim=20, max_tokens=64)
 

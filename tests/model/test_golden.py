@@ -10,8 +10,9 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-from uce.model.encoder import Encoder, sinusoidal_positions
+from uce.model.encoder import Encoder
 from uce.model.expression import ExpressionHead
+from uce.model.initial import sinusoidal_positions
 from uce.model.published import GENE_ROWS, random_chromosomes
 from uce.model.weights import published_encoder
 

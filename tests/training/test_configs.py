@@ -23,7 +23,9 @@ def _read(name: str, *overrides: str) -> PretrainConfig:
     return read_config(PretrainConfig, CONFIGS / f"{name}.yaml", overrides=overrides)
 
 
-@pytest.mark.parametrize("name", sorted(path.stem for path in CONFIGS.iterdir() if "benchmark" not in path.stem))
+@pytest.mark.parametrize(
+    "name", sorted(path.stem for path in CONFIGS.iterdir() if not path.stem.startswith(("benchmark", "study")))
+)
 def test_every_configuration_can_be_read(name: str) -> None:
     config = _read(name)
     assert config.summary
@@ -40,6 +42,12 @@ def test_published_shapes_have_the_published_number_of_parameters(name: str) -> 
     assert (config.objective.mask_fraction, config.objective.queries, config.draws) == (0.2, 1024, 1024)
     assert config.objective.hidden == (2048, 512, 128)
     assert "NOBODY HAS TRAINED" in (CONFIGS / f"{name}.yaml").read_text(encoding="utf-8")
+
+
+def test_the_recursive_encoder_has_fifteen_million_parameters_whatever_its_cycles() -> None:
+    counts = {parameters(_read("recursive_15m", f"model.cycles={cycles}")).encoder for cycles in (4, 12, 21)}
+    assert len(counts) == 1
+    assert 14_500_000 < counts.pop() < 15_500_000
 
 
 @pytest.fixture

@@ -27,12 +27,21 @@ from uce.training.guard import SUSPECTS
 from uce.training.loop import pretrain
 from uce.training.objectives.contrastive import ContrastiveSettings
 from uce.training.objectives.masked import MaskedObjective, MaskedSettings
-from uce.training.settings import DataSettings, OptimizerSettings, PretrainConfig, RunSettings, ValidationSettings
+from uce.training.objectives.supervised import SupervisedSettings
+from uce.training.settings import (
+    AdapterSettings,
+    DataSettings,
+    OptimizerSettings,
+    PretrainConfig,
+    RunSettings,
+    ValidationSettings,
+)
 from uce.training.state import newest_snapshot, snapshot_path
 from uce.training.stream import Cells, Stream
 from uce.training.trainer import Trainer
 
 from .conftest import build_planted_corpus
+from .test_start import write_start
 
 Configure = Callable[..., PretrainConfig]
 CONTRASTIVE = ContrastiveSettings(panel_least=0.1, fewest_genes=5, clip_steps=0)
@@ -264,6 +273,29 @@ def test_two_processes_learn_what_one_learns_and_resume_bit_equal(
         for lost in (tmp_path / "two" / "toy", snapshot_path(tmp_path / "two", 6)):
             shutil.rmtree(lost)
         _assert_equal(two_processes("two"), straight)
+
+
+@pytest.mark.parametrize("way", ["adapters", "anchor"])
+def test_two_processes_train_on_from_a_model_as_one_does(
+    way: str,
+    planted_files: DataSettings,
+    make_config: Configure,
+    tmp_path: Path,
+    two_processes: Callable[..., dict[str, torch.Tensor]],
+) -> None:
+    held = OptimizerSettings(lr=1e-3, warmup=3, anchor=100.0)
+    changes = {"optimizer": held} if way == "anchor" else {"adapters": AdapterSettings(rank=4)}
+    labels = SupervisedSettings(classes=("0", "1", "2", "3"), cells=(40, 40, 40, 40))
+    run = RunSettings(workers=0, log_every=1)
+    start = str(write_start(tmp_path / "start"))
+    config = make_config(data=planted_files, steps=4, start=start, objective=labels, run=run, **changes)
+    pretrain(config, out=tmp_path / "alone")
+    write_config(config, tmp_path / "config.yaml")
+    two_processes("two", *(["run.sharding=fsdp"] if way == "anchor" else []))
+    for mine, theirs in zip(_lines(tmp_path / "alone"), _lines(tmp_path / "two"), strict=True):
+        for name in ("loss", "loss_chance", "drift"):
+            assert mine[name] == pytest.approx(theirs[name], rel=1e-3), (mine["step"], name)
+    assert mine["drift"] > 1e-3
 
 
 def test_a_run_goes_on_in_another_number_of_processes(

@@ -10,7 +10,7 @@ from scipy.stats import kstest
 from uce.errors import UsageError
 from uce.training.corpus import Corpus
 from uce.training.objectives.contrastive import ContrastiveSettings
-from uce.training.objectives.views import ContrastiveBatch, draw_panels
+from uce.training.objectives.views import ViewBatch, draw_panels
 from uce.training.settings import PretrainConfig
 
 from .conftest import batch_of, cells_of
@@ -20,7 +20,7 @@ SETTINGS = ContrastiveSettings(panel_least=0.1, fewest_genes=5)
 VIEWS = ["panels", "thin", "panels+thin", "draws"]
 
 
-def _shown(batch: ContrastiveBatch, corpus: Corpus) -> list[set[int]]:
+def _shown(batch: ViewBatch, corpus: Corpus) -> list[set[int]]:
     """Ranks of the genes in each sentence."""
     ranks = batch.vectors - corpus.datasets[0].vocabulary.first_gene  # the same in all datasets
     return [set(ranks[tokens[keep]]) - set(range(-9, 0)) for tokens, keep in zip(batch.tokens, batch.keep, strict=True)]
@@ -70,7 +70,7 @@ def test_processes_share_the_views_one_process_would_make(corpus: Corpus, make_c
                     assert np.array_equal(one, two)
 
 
-def _words(batch: ContrastiveBatch) -> list[np.ndarray]:
+def _words(batch: ViewBatch) -> list[np.ndarray]:
     return [batch.vectors[tokens[keep]] for tokens, keep in zip(batch.tokens, batch.keep, strict=True)]
 
 

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from uce.annotation import writing
+from uce.annotation.classifying import classify, write_classified
 from uce.annotation.guessing import Method
 from uce.annotation.labelling import Unknown
 from uce.annotation.reference import LabelMap
@@ -12,6 +13,7 @@ from uce.annotation.running import Wishes, compute
 from uce.annotation.sources import Input
 from uce.cells.counts import Policy
 from uce.embedding import add_to_anndata, make_settings
+from uce.errors import UsageError
 from uce.evaluation.counts import CountsOptions
 from uce.genes.resolver import MIN_SHARE
 from uce.model.checkpoint import Model
@@ -23,8 +25,8 @@ if TYPE_CHECKING:
 def annotate(
     adata: "AnnData",
     *,
-    reference: "str | Path | AnnData",
-    label_key: str,
+    reference: "str | Path | AnnData | None" = None,
+    label_key: str | None = None,
     group_key: str | None = None,
     method: Method = "knn",
     unknown: Unknown = "auto",
@@ -58,7 +60,8 @@ def annotate(
     adata
         Cells with `obsm[key]` and its record, or with raw counts, which are then embedded into `obsm[key]`.
     reference
-        Labelled cells, likewise: a path or an AnnData, which is not changed.
+        Labelled cells, likewise: a path or an AnnData, which is not changed. None: labels are those of the classifier
+        that `model` brings along (see :func:`uce.adapt`), with a share of the vote that is no probability.
     label_key
         Column of the reference's `obs` with the labels. Cells without one ("", "unknown", missing) are left out.
     group_key
@@ -102,13 +105,21 @@ def annotate(
     >>> adata.obs["uce_label"].value_counts()                                                  # doctest: +SKIP
     """
     options = CountsOptions(species, gene_column, min_coverage, layer, use_raw, counts_policy)
-    wishes = Wishes(label_key, group_key, method, unknown, label_map, key, key_added, overwrite, pca=pca)
+    settings = make_settings(seed, 1, batch_size, precision, device)
+    wishes = Wishes(label_key or "", group_key, method, unknown, label_map, key, key_added, overwrite, pca=pca)
+    if reference is None:
+        found = classify(Input(adata, "query", options), wishes, model=model, settings=settings, quiet=quiet)
+        if found.query.new:
+            add_to_anndata(adata, found.query.vectors, key=key, record=found.query.record)
+        writing.add_to_anndata(adata, found.columns, key_added, found.facts)
+        return
+    _need(label_key)
     run = compute(
         Input(adata, "query", options),
         Input(reference, "reference", CountsOptions(reference_species, min_coverage=min_coverage)),
         wishes,
         model=model,
-        settings=make_settings(seed, 1, batch_size, precision, device),
+        settings=settings,
         quiet=quiet,
     )
     if run.query.new:
@@ -120,8 +131,8 @@ def annotate_file(
     query: str | Path,
     output: str | Path | None = None,
     *,
-    reference: str | Path,
-    label_key: str,
+    reference: str | Path | None = None,
+    label_key: str | None = None,
     group_key: str | None = None,
     method: Method = "knn",
     unknown: Unknown = "auto",
@@ -175,14 +186,26 @@ def annotate_file(
         Each before any long work where it can be known.
     """
     options = CountsOptions(species, gene_column, min_coverage, layer, use_raw, counts_policy, genome)
-    paths = outputs_beside(Path(query), output, Path(reference), pictures=pictures, overwrite=overwrite)
-    wishes = Wishes(label_key, group_key, method, unknown, label_map, key, key_added, overwrite, pca=pca)
+    settings = make_settings(seed, 1, batch_size, precision, device)
+    wishes = Wishes(label_key or "", group_key, method, unknown, label_map, key, key_added, overwrite, pca=pca)
+    pictures = pictures and reference is not None
+    paths = outputs_beside(Path(query), output, Path(reference or query), pictures=pictures, overwrite=overwrite)
+    if reference is None:
+        found = classify(Input(query, "query", options), wishes, model=model, settings=settings, quiet=quiet)
+        return write_classified(found, paths, wishes)
+    _need(label_key)
     run = compute(
         Input(query, "query", options),
         Input(reference, "reference", CountsOptions(reference_species, min_coverage=min_coverage)),
         wishes,
         model=model,
-        settings=make_settings(seed, 1, batch_size, precision, device),
+        settings=settings,
         quiet=quiet,
     )
     return write_results(run, paths, wishes)
+
+
+def _need(label_key: str | None) -> None:
+    if not label_key:
+        msg = "--reference without --label-key: name the obs column with its labels."
+        raise UsageError(msg)

@@ -143,6 +143,18 @@ def both_sides(
     return sides[0], sides[1]
 
 
+def one_side(given: Input, model: Model, *, settings: Settings, key: str, overwrite: bool, quiet: bool) -> Side:
+    """The vectors of one input by a model: those that are there where it made them, else made anew."""
+    stored = _stored(given, key)
+    if stored and Maker.of(stored.record).model_sha256 == model.sha256:
+        _refuse_other_species(stored, key)
+        return stored
+    if not overwrite:
+        _refuse_replacing(given, key)
+    precision = choose_precision(settings.precision, model.encoder, settings.device)
+    return _embedded(given, stored, Maker(model.sha256, model.gene_encoder, precision), model, settings, quiet=quiet)
+
+
 def _refuse_other_species(side: Side, key: str) -> None:
     """Vectors that are there were made from the genes of a species; another one cannot be asked for beside them."""
     asked, made = side.given.options.species, list(side.record.get("species", {}))

@@ -21,8 +21,8 @@ def add_commands(commands: Commands) -> None:
         example="annotate query.h5ad --reference atlas.h5ad --label-key cell_type --group-key donor",
     )
     parser.add_argument("query", help="the cells to label: .h5ad, AnnData .zarr, 10x .h5 or 10x matrix folder")
-    parser.add_argument("--reference", required=True, metavar="FILE", help="labelled cells")
-    parser.add_argument("--label-key", required=True, metavar="COLUMN", help="obs column of the reference")
+    parser.add_argument("--reference", metavar="FILE", help="labelled cells (none: the classifier of --model)")
+    parser.add_argument("--label-key", metavar="COLUMN", help="obs column of the reference")
     parser.add_argument(
         "--group-key", metavar="COLUMN", help="obs column of the reference with donors, to calibrate on held-out ones"
     )

@@ -30,6 +30,7 @@ def _add_embed(commands: Commands) -> None:
     parser.add_argument("--key-added", default="X_uce", help="name of the result in obsm (X_uce)")
     add_computing(parser)
     parser.add_argument("--compile", action="store_true", help="through torch.compile, for long runs on a GPU")
+    parser.add_argument("--cycles", type=int, metavar="N", help="of a recursive model (as many as in training)")
     parser.add_argument("--replicates", type=int, default=1, help="draws per cell whose vectors are averaged (1)")
     parser.add_argument("--num-workers", type=int, default=1, help="0 reads in line, 1 reads ahead (1)")
     parser.add_argument(
@@ -74,6 +75,7 @@ def _run_embed(args: argparse.Namespace) -> int:
         precision=args.precision,
         device=args.device,
         compile=args.compile,
+        cycles=args.cycles,
         num_workers=args.num_workers,
         file_format=args.format,
         overwrite=args.overwrite,
@@ -105,7 +107,13 @@ def _run_estimate(args: argparse.Namespace) -> int:
     from uce.jobs import Request
 
     settings = make_settings(
-        args.seed, args.replicates, args.batch_size, args.precision, args.device, compiled=args.compile
+        args.seed,
+        args.replicates,
+        args.batch_size,
+        args.precision,
+        args.device,
+        compiled=args.compile,
+        cycles=args.cycles,
     )
     found = estimate(Request(Path(args.input), settings=settings, **_source_options(args)), file_format=args.format)
     print(json.dumps(found.to_dict(), indent=1) if args.json else found)

@@ -1,4 +1,4 @@
-"""The commands about corpora: fetch, build, info, verify."""
+"""The commands about corpora: fetch, build, subset, info, verify."""
 
 import argparse
 import json
@@ -21,6 +21,7 @@ def add_commands(commands: Commands) -> None:
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     _add_fetch(actions)
     _add_build(actions)
+    _add_subset(actions)
     _add_info(actions)
     _add_verify(actions)
 
@@ -110,6 +111,43 @@ def _run_build(args: argparse.Namespace) -> int:
         f"What the filters did: {built.folder / 'report.md'}"
     )
     return _print_failures(built.failed)
+
+
+def _add_subset(actions: Commands) -> None:
+    parser = add_command(
+        actions,
+        "subset",
+        "write a part of the training cells of a corpus as a corpus of its own; other splits stay whole",
+        example="corpus subset corpus --scheme reweighted --cells 2000 -o corpus-2000",
+    )
+    parser.add_argument("corpus", type=Path, help="folder of the corpus")
+    parser.add_argument("-o", "--output", type=Path, required=True, help="folder of the subset")
+    size = parser.add_mutually_exclusive_group(required=True)
+    size.add_argument("--cells", type=int, metavar="N", help="training cells to take")
+    size.add_argument("--datasets", type=int, metavar="N", help="whole training datasets to take, at random")
+    parser.add_argument(
+        "--scheme",
+        choices=["random", "reweighted", "sketch", "spike"],
+        default="random",
+        help="all alike (random); equally many of every type; of every part of gene space; with --spike",
+    )
+    parser.add_argument("--only", nargs="+", default=[], metavar="DATASET", help="take cells of these alone")
+    parser.add_argument("--spike", default="", metavar="DATASET", help="of scheme spike: whose cells replace others")
+    parser.add_argument("--share", type=float, default=0.1, help="of scheme spike: how many of the cells (0.1)")
+    parser.add_argument("--seed", type=int, default=0, help="another seed, other cells (0)")
+    parser.set_defaults(run=_run_subset)
+
+
+def _run_subset(args: argparse.Namespace) -> int:
+    from uce.corpus.choosing import SubsetRule
+    from uce.corpus.layout import read_index
+    from uce.corpus.subset import subset_corpus
+
+    rule = SubsetRule(args.scheme, args.seed, tuple(args.only), args.spike, args.share)
+    folder = subset_corpus(args.corpus, args.output, cells=args.cells, datasets=args.datasets, rule=rule)
+    totals = read_index(folder).content["totals"]
+    print(f"{folder}: {totals['datasets']:,} datasets, {totals['cells']:,} cells, those of other splits among them")
+    return os.EX_OK
 
 
 def _print_failures(failed: dict[str, str]) -> int:

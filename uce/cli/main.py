@@ -9,7 +9,7 @@ from types import FrameType
 from typing import NoReturn
 
 import uce
-from uce.cli import annotation, cells, corpus, evaluation, gene_embeddings, genes, models, training
+from uce.cli import adaptation, annotation, cells, corpus, evaluation, gene_embeddings, genes, models, scaling, training
 from uce.errors import UceError
 
 INTERRUPTED = 130
@@ -25,7 +25,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"uce {uce.__version__}")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for room in (cells, evaluation, annotation, gene_embeddings, genes, models, corpus, training):
+    for room in (cells, evaluation, annotation, gene_embeddings, genes, models, corpus, training, adaptation, scaling):
         room.add_commands(commands)
     return parser
 

@@ -119,6 +119,15 @@ class Logistic:
             return Votes(self.classes, np.ones((len(queries), 1)))
         return Votes(self.classes, self._model.predict_proba(queries).astype(np.float64), self.note)
 
+    def linear(self) -> tuple[Floats, Floats]:
+        """(classes, dim) and (classes,): its logits as a linear function of vectors that are not standardised."""
+        scaler, regression = self._model[0], self._model[-1]
+        weight = regression.coef_ / scaler.scale_
+        bias = regression.intercept_ - weight @ scaler.mean_
+        if len(self.classes) == 2:  # scikit-learn keeps one row, of the second class
+            weight, bias = np.concatenate([0 * weight, weight]), np.concatenate([0 * bias, bias])
+        return weight.astype(np.float32), bias.astype(np.float32)
+
 
 def fit_logistic(train: Floats, labels: Texts, groups: Texts, *, strengths: tuple[float, ...] = STRENGTHS) -> Logistic:
     """Logistic regression with L2 on standardised vectors (lbfgs in float32, at most 2,000 steps).

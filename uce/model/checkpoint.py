@@ -21,9 +21,11 @@ from uce.files import atomic_path, check_writable, printable, refuse_overwrite, 
 from uce.genes.kinds import how_to_make, plain_kind
 from uce.genes.tables import GeneTable
 from uce.model.card import card
+from uce.model.classifier import Classifier, read_classifier, write_classifier
 from uce.model.encoder import Encoder, ModelConfig
 from uce.model.folders import (
     CHROMOSOMES,
+    CLASSIFIER,
     ENCODER,
     FILES,
     FORMAT,
@@ -66,6 +68,8 @@ class Model:
         What the card says: objective, seed, training data, metrics, licence.
     folder
         It was read from.
+    classifier
+        That it brings along, or None.
     """
 
     name: str
@@ -79,6 +83,7 @@ class Model:
     sha256: str
     info: dict[str, Any] = field(default_factory=dict)
     folder: Path | None = None
+    classifier: Classifier | None = None
 
 
 def load_model(source: str | Path) -> Model:
@@ -125,6 +130,7 @@ def load_model(source: str | Path) -> Model:
         sha256=_identity(facts),
         info=facts["info"],
         folder=folder,
+        classifier=read_classifier(folder, facts, dim=config.out_dim),
     )
 
 
@@ -163,6 +169,7 @@ def save_model(
     gene_tables: Sequence[Mapping[str, Any]],
     info: Mapping[str, Any],
     chromosome_vectors: Mapping[str, NDArray[np.float32]] | None = None,
+    classifier: Classifier | None = None,
     name: str | None = None,
     overwrite: bool = False,
 ) -> Path:
@@ -182,6 +189,8 @@ def save_model(
         What the card says (JSON values): summary, objective, training, metrics, licence, limits, ...
     chromosome_vectors
         "species:chromosome" -> (protein_dim,), where the model brings its own.
+    classifier
+        Of its cell vectors, where it brings one.
     name
         Title of the card, for a folder that gets its final name later. None: the folder's name.
     overwrite
@@ -208,12 +217,15 @@ def save_model(
         facts = {
             "format": FORMAT,
             "version": VERSION,
-            "model": asdict(encoder.config),
+            "model": encoder.config.facts(),
             "rule": asdict(rule),
             "gene_encoder": gene_encoder,
             "sha256": sha256_file(temporary / "model.safetensors"),
             "info": dict(info),
         }
+        if classifier:
+            facts["classifier"] = write_classifier(temporary, classifier)
+            facts["info"] = {**info, "labels": list(classifier.labels)}
         write_json(temporary / "genes.json", [dict(table) for table in gene_tables])
         write_json(temporary / "config.json", facts)
         parameters = sum(parameter.numel() for parameter in encoder.parameters())
@@ -253,7 +265,8 @@ def _write_weights(path: Path, tensors: dict[str, Tensor], names: list[str]) -> 
 
 def _refuse_foreign(folder: Path) -> None:
     """`overwrite` removes what is there, so it must be a model folder and nothing else."""
-    strangers = sorted(item.name for item in folder.iterdir() if item.name not in (*FILES, TRAINED_ON, "training"))
+    allowed = (*FILES, CLASSIFIER, TRAINED_ON, "training")
+    strangers = sorted(item.name for item in folder.iterdir() if item.name not in allowed)
     if strangers or not (folder / "config.json").is_file():
         msg = f"{folder} is not only a model folder ({shorten(strangers) or 'no config.json'}). Choose another place."
         raise OutputExistsError(msg)

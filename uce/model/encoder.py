@@ -1,13 +1,13 @@
-"""The whole encoder in one file; published and new models differ by their settings only.
+"""The encoder; published and new models, stacked and recursive ones, differ by their settings only.
 
 Letters in shapes: B cells, L tokens of a sentence, D width (`dim`), H heads, P width of a gene vector (`protein_dim`).
 Architecture: Rosen et al. 2023, bioRxiv 2023.11.28.568918, and its code; token 0 of every sentence is CLS.
+With `kind = "recursive"` the blocks are applied again and again to one state, after UCell (arXiv 2604.00243).
 """
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, fields
-from typing import Literal, get_args
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal, get_args
 
 import torch
 import torch.nn.functional as F  # noqa: N812  (torch's own convention)
@@ -15,15 +15,28 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from uce.errors import ModelError
+from uce.model.blocks import Block, dense
+from uce.model.initial import initialise
 
 Norm = Literal["post", "pre"]
 Activation = Literal["relu", "gelu"]
 Positions = Literal["sinusoidal", "none"]
 Readout = Literal["cls", "cls+mean"]
+Kind = Literal["stacked", "recursive"]
+Inject = Literal["every", "first"]
 
+_CHOICES: dict[str, Any] = {
+    "norm": Norm,
+    "activation": Activation,
+    "positions": Positions,
+    "readout": Readout,
+    "kind": Kind,
+    "inject": Inject,
+}
+RECURSION = ("kind", "cycles", "inject")  # settings that a stacked model's folder does not name
 # Far above anything sensible: a damaged or hostile config.json must not make us build for hours.
 _LIMIT = 1 << 17
-_MOST_LAYERS = 1000
+_MOST_LAYERS = 1000  # and cycles
 
 
 @dataclass(frozen=True)
@@ -49,14 +62,27 @@ class ModelConfig:
     positions: Positions = "sinusoidal"  # added to the tokens of a sentence
     readout: Readout = "cls"  # what the decoder reads, see `Encoder`
     max_tokens: int = 1536  # longest sentence the table of positions holds
+    kind: Kind = "stacked"  # blocks run once, or in cycles over one state ("post" only, which keeps it bounded)
+    cycles: int = 1  # times that the blocks run, each time on the state and the input ("recursive")
+    inject: Inject = "every"  # the input is added to the state in every cycle, or is the first state and no more
 
     def __post_init__(self) -> None:
-        for name in ("layers", "dim", "heads", "hidden", "protein_dim", "out_dim", "decoder_dim", "max_tokens"):
-            value, most = getattr(self, name), _MOST_LAYERS if name == "layers" else _LIMIT
+        for name in (
+            "layers",
+            "dim",
+            "heads",
+            "hidden",
+            "protein_dim",
+            "out_dim",
+            "decoder_dim",
+            "max_tokens",
+            "cycles",
+        ):
+            value, most = getattr(self, name), _MOST_LAYERS if name in ("layers", "cycles") else _LIMIT
             if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
                 msg = f"{name} = {value!r}: a whole number from 1 to {most} is needed."
                 raise ModelError(msg)
-        for name, kind in (("norm", Norm), ("activation", Activation), ("positions", Positions), ("readout", Readout)):
+        for name, kind in _CHOICES.items():
             if getattr(self, name) not in get_args(kind):
                 msg = f"{name} = {getattr(self, name)!r}: choose one of {', '.join(get_args(kind))}."
                 raise ModelError(msg)
@@ -71,11 +97,24 @@ class ModelConfig:
                 f"dim = {self.dim} is odd, but sinusoidal positions come in pairs; use an even dim or positions = none."
             )
             raise ModelError(msg)
+        if self.kind == "stacked" and (self.cycles, self.inject) != (1, "every"):
+            asked = f"cycles = {self.cycles}, inject = {self.inject}"
+            msg = f"{asked}: kind = stacked runs its blocks once; use kind = recursive."
+            raise ModelError(msg)
+        if self.kind == "recursive" and self.norm == "pre":
+            msg = "kind = recursive needs norm = post: nothing else bounds a state that goes through its blocks again."
+            raise ModelError(msg)
 
     @classmethod
     def names(cls) -> tuple[str, ...]:
         """The settings in the order of their definition."""
         return tuple(field.name for field in fields(cls))
+
+    def facts(self) -> dict[str, Any]:
+        """All settings as a mapping; those of recursion only where there is one, as models had none at first."""
+        return {
+            name: value for name, value in asdict(self).items() if self.kind == "recursive" or name not in RECURSION
+        }
 
 
 class Encoder(nn.Module):
@@ -88,6 +127,10 @@ class Encoder(nn.Module):
     ``"cls+mean"`` a linear map of the mean token is added: the average of the projected inputs over the kept tokens
     behind CLS, which is what a linear model of the expression profile would see and attention need not learn first.
 
+    A recursive encoder has one state (B, L, D) that goes through all blocks F again and again: z = F(x), then
+    z <- F(z + x) in each further cycle, where x is what the blocks of a stacked encoder would read once. Its weights
+    are as many whatever the number of cycles, so that an encoder can be read at another number than it was trained at.
+
     Parameters
     ----------
     config
@@ -96,15 +139,18 @@ class Encoder(nn.Module):
 
     positions: Tensor
     recompute = False  # in training, compute each block's inner values again in the backward pass, to save memory
+    recursion: "Recursion | None" = None  # in training, how the cycles are supervised; None: all at once, by the end
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
+        self.cycles = config.cycles  # how often the blocks run; may be set to another number to embed
         dim = config.dim
         self.projection = nn.Linear(config.protein_dim, dim)
         self.projection_norm = nn.LayerNorm(dim)
         self.dropout = nn.Dropout(config.dropout)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
+        self.last_again: Block | None = None  # how the last block runs where all tokens are computed, if otherwise
         self.final_norm = nn.LayerNorm(dim) if config.norm == "pre" else nn.Identity()
         self.decoder = nn.Sequential(
             dense(dim, config.decoder_dim, dropout=config.dropout),
@@ -169,7 +215,38 @@ class Encoder(nn.Module):
             The sentences are longer than the table of positions.
         """
         # Only CLS is read, so the last block computes nothing for the other tokens but their keys and values.
-        cls = self.hidden_states(projected, keep, key_bias=key_bias, queries=1, qkv=qkv).squeeze(1)  # (B, D)
+        return self._read_out(
+            self.hidden_states(projected, keep, key_bias=key_bias, queries=1, qkv=qkv), projected, keep
+        )
+
+    def supervised(
+        self, projected: Tensor, keep: Tensor | None = None, *, carried: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """One step of deep supervision: some more cycles from the state `carried`, and the cell vectors they lead to.
+
+        In training, with `recursion` set. Only the last cycles of a step have a gradient, and none reaches the steps
+        before it.
+
+        Parameters
+        ----------
+        projected, keep
+            As for `encode`.
+        carried
+            (B, L, D) state after the step before. None: the first step.
+
+        Returns
+        -------
+        vectors, state
+            (B, out_dim) of length 1; (B, L, D) to carry on, without a gradient.
+        """
+        assert self.recursion is not None
+        x, mask = self._input(projected, keep, None)
+        state = self._cycles(x, mask, self.recursion.cycles, state=carried, free=self.recursion.without_gradient)
+        return self._read_out(state, projected, keep), state.detach()
+
+    def _read_out(self, states: Tensor, projected: Tensor, keep: Tensor | None) -> Tensor:
+        """The cell vectors, (B, out_dim), of the last states, of which CLS is the first."""
+        cls = states[:, 0]
         with torch.autocast(projected.device.type, enabled=False):
             # The decoder and the last division stay out of mixed precision: there it costs 0.2 % of the length.
             weight = next(self.decoder.parameters())
@@ -192,6 +269,13 @@ class Encoder(nn.Module):
         These are the tokens in the context of their sentence. Arguments and errors are those of `encode`, which reads
         the first of them alone.
         """
+        x, mask = self._input(projected, keep, key_bias)
+        free = self.recursion.without_gradient if self.training and self.recursion else 0
+        states: Tensor = self.final_norm(self._cycles(x, mask, self.cycles, free=free, queries=queries, qkv=qkv))
+        return states
+
+    def _input(self, projected: Tensor, keep: Tensor | None, key_bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """What the blocks read, (B, L, D), and the mask of their attention."""
         length = projected.shape[1]
         if length > self.config.max_tokens:
             msg = (
@@ -202,12 +286,46 @@ class Encoder(nn.Module):
         if self.config.positions == "sinusoidal":
             x = x + self.positions[:length]
         x = self.dropout(x)
-        mask = _attention_mask(keep, key_bias, x.dtype)
+        return x, _attention_mask(keep, key_bias, x.dtype)
+
+    def _cycles(
+        self,
+        x: Tensor,
+        mask: Tensor | None,
+        cycles: int,
+        *,
+        state: Tensor | None = None,
+        free: int = 0,
+        queries: int | None = None,
+        qkv: Tensor | None = None,
+    ) -> Tensor:
+        """All blocks, `cycles` times from `state` on; the first `free` of these times without a gradient.
+
+        Of the last time only the first `queries` tokens are computed. `qkv` is of the very first block of all.
+        """
+        changes = []
+        for cycle in range(cycles):
+            before, last = state, cycle + 1 == cycles
+            entering = x if state is None else state + x if self.config.inject == "every" else state
+            with torch.set_grad_enabled(torch.is_grad_enabled() and cycle >= free):
+                known = qkv if state is None else None
+                state = self._blocks(entering, mask, queries=queries if last else None, qkv=known)
+            if cycle < free:
+                state = state.detach()
+            if self.training and before is not None:
+                changes.append(_change(state, before))
+        assert state is not None
+        if self.recursion and changes:
+            self.recursion.changes = torch.stack(changes)
+        return state
+
+    def _blocks(self, x: Tensor, mask: Tensor | None, *, queries: int | None, qkv: Tensor | None) -> Tensor:
         again = self.recompute and torch.is_grad_enabled()
         for number, block in enumerate(self.blocks[:-1]):
             known = None if number else qkv
             x = checkpoint(block, x, mask, use_reentrant=False) if again else block(x, mask, qkv=known)
-        states: Tensor = self.final_norm(self.blocks[-1](x, mask, queries=queries))
+        last = self.blocks[-1] if queries is not None or self.last_again is None else self.last_again
+        states: Tensor = last(x, mask, queries=queries)
         return states
 
     def mean_token(self, projected: Tensor, keep: Tensor | None = None) -> Tensor:
@@ -230,153 +348,43 @@ class Encoder(nn.Module):
         return self.encode(self.project(vectors), keep)
 
 
-class Block(nn.Module):
-    """Attention and feed-forward, each added to its input; normalised after the addition ("post") or before ("pre")."""
+@dataclass
+class Recursion:
+    """How the cycles of a recursive encoder are supervised in training, and what was seen of them.
 
-    def __init__(self, config: ModelConfig) -> None:
-        super().__init__()
-        self.pre = config.norm == "pre"
-        self.attention = Attention(config)
-        self.attention_norm = nn.LayerNorm(config.dim)
-        self.expand = nn.Linear(config.dim, config.hidden)
-        self.activation = nn.ReLU() if config.activation == "relu" else nn.GELU()
-        self.contract = nn.Linear(config.hidden, config.dim)
-        self.feed_forward_norm = nn.LayerNorm(config.dim)
-        self.dropout = nn.Dropout(config.dropout)
+    A batch is read in `steps` steps of `cycles` cycles each; every step ends in a loss and an update of the weights,
+    and the next goes on from its state (deep supervision; UCell's code, there after HRM and TRM).
 
-    def forward(
-        self, x: Tensor, mask: Tensor | None = None, *, queries: int | None = None, qkv: Tensor | None = None
-    ) -> Tensor:
-        """(B, L, D) -> (B, L, D), or (B, queries, D) for the first `queries` tokens only; `qkv` as in `Attention`."""
-        top: Tensor = x[:, :queries]
-        if self.pre:
-            normed = self.attention_norm(x)
-            top = top + self.dropout(self.attention(normed[:, :queries], normed, mask))
-            return top + self._feed_forward(self.feed_forward_norm(top))
-        top = self.attention_norm(top + self.dropout(self.attention(top, x, mask, qkv=qkv)))
-        out: Tensor = self.feed_forward_norm(top + self._feed_forward(top))
-        return out
-
-    def _feed_forward(self, x: Tensor) -> Tensor:
-        inner = self.dropout(self.activation(self.expand(x)))
-        out: Tensor = self.dropout(self.contract(inner))
-        return out
-
-
-class Attention(nn.Module):
-    """Multi-head attention of `top` (B, M, D) over `source` (B, L, D)."""
-
-    # How heads attend, see `attend`; `uce.model.inference` may set another way that gives the same.
-    attend: Callable[[Tensor, Tensor, Tensor, Tensor | None, float], Tensor]
-
-    def __init__(self, config: ModelConfig) -> None:
-        super().__init__()
-        self.heads = config.heads
-        self.dropout = config.dropout
-        self.attend = attend
-        self.query = nn.Linear(config.dim, config.dim)
-        self.key_value = nn.Linear(config.dim, 2 * config.dim)
-        self.out = nn.Linear(config.dim, config.dim)
-
-    def forward(self, top: Tensor, source: Tensor, mask: Tensor | None = None, *, qkv: Tensor | None = None) -> Tensor:
-        """Return (B, M, D).
-
-        Parameters
-        ----------
-        mask
-            (B, 1, 1, L), bool (true: look) or float (added to the scores).
-        qkv
-            (B, L, 3 D) queries, keys and values, where they are at hand and M is L.
-        """
-        few = top.shape[1] < source.shape[1] and self.heads * top.shape[1] < source.shape[2]
-        if few and not self.training:
-            return self._of_few(top, source, mask)
-        parts = (self.query(top), *self.key_value(source).chunk(2, dim=-1)) if qkv is None else qkv.chunk(3, dim=-1)
-        q, k, v = (part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in parts)
-        mixed = self.attend(q, k, v, mask, self.dropout if self.training else 0.0)
-        out: Tensor = self.out(mixed.transpose(1, 2).flatten(2))
-        return out
-
-    def _of_few(self, top: Tensor, source: Tensor, mask: Tensor | None) -> Tensor:
-        """The same for few queries, without the keys and values of all tokens: 4 M H D operations a token, not 4 D D.
-
-        Exact: q.(W_k x + b_k) is (W_k' q).x and a constant, which the softmax takes away; and as the weights a of a
-        query sum to 1, sum of a (W_v x + b_v) is W_v (sum of a x) + b_v.
-        """
-        heads, shape = self.heads, (*top.shape[:2], self.heads, -1)
-        key_map, value_map = self.key_value.weight.view(2, heads, -1, top.shape[2])  # each (H, D / H, D)
-        value_bias = self.key_value.bias.view(2, heads, -1)[1]  # (H, D / H)
-        q = self.query(top).view(shape) / math.sqrt(key_map.shape[1])  # (B, M, H, D / H)
-        asked = torch.einsum("bmhd,hdw->bmhw", q, key_map)
-        scores = (asked.flatten(1, 2) @ source.transpose(1, 2)).view(shape)  # (B, M, H, L)
-        if mask is not None:
-            scores = scores.masked_fill(~mask, -math.inf) if mask.dtype == torch.bool else scores + mask
-        seen = (scores.softmax(dim=-1).flatten(1, 2) @ source).view(shape)  # (B, M, H, D)
-        mixed = torch.einsum("bmhw,hdw->bmhd", seen, value_map) + value_bias
-        out: Tensor = self.out(mixed.flatten(2))
-        return out
-
-
-def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, dropout: float) -> Tensor:
-    """Queries (B, H, M, D / H), keys and values (B, H, L, D / H) to mixed values (B, H, M, D / H)."""
-    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout)
-
-
-def dense(width_in: int, width_out: int, *, dropout: float) -> nn.Sequential:
-    """Linear, LayerNorm, GELU, dropout: the published block of decoder and expression head."""
-    return nn.Sequential(nn.Linear(width_in, width_out), nn.LayerNorm(width_out), nn.GELU(), nn.Dropout(dropout))
-
-
-def sinusoidal_positions(length: int, dim: int) -> Tensor:
-    """The published table (length, dim): sine and cosine by turns of pos * exp(-2i ln(10000) / dim), in float32."""
-    frequency = torch.exp(torch.arange(0, dim, 2, dtype=torch.float32) * (-math.log(10000.0) / dim))
-    angle = torch.arange(length, dtype=torch.float32)[:, None] * frequency
-    return torch.stack([angle.sin(), angle.cos()], dim=2).flatten(1)
-
-
-def initialise(encoder: Encoder) -> None:
-    """Draw all weights anew from torch's global generator (normal, so that each layer keeps its input's scale).
-
-    ======================================  =============================================================
-    weights                                 standard deviation, or value
-    ======================================  =============================================================
-    any Linear but those below              1 / sqrt(width in)
-    first Linear of a feed-forward          sqrt(2 / D): half of its units are off
-    last Linear of attention, feed-forward  1 / sqrt(width in) / sqrt(2 layers): depth does not add up
-    query, key of a first "post" block      1 / D: its input is sqrt(D) large, attention would be one-hot
-    LayerNorm                               1
-    LayerNorm of the projection, "pre"      1 / sqrt(D): nothing shrinks the sum of the branches later
-    every bias                              0
-    table of positions                      as published, see `sinusoidal_positions`
-    ======================================  =============================================================
+    Attributes
+    ----------
+    steps
+        Of supervision in a batch.
+    cycles
+        Of each step.
+    without_gradient
+        How many of these, the first ones, have no gradient.
+    step
+        Number of the step at hand, from 0.
+    carried
+        State that it begins from; None at the first.
+    changes
+        (cycles but the first of all,) mean over the cells of |z_t - z_(t-1)| / |z_t| at CLS in the last forward pass.
     """
-    config = encoder.config
-    for module in encoder.modules():
-        if isinstance(module, nn.Linear):
-            _draw(module)
-        elif isinstance(module, nn.LayerNorm):
-            module.reset_parameters()
-    if config.positions == "sinusoidal":
-        encoder.positions.copy_(sinusoidal_positions(config.max_tokens, config.dim))
-    depth = 1 / math.sqrt(2 * config.layers)
-    blocks = [block for block in encoder.blocks if isinstance(block, Block)]
-    for block in blocks:
-        _draw(block.attention.out, gain=depth)
-        _draw(block.expand, gain=math.sqrt(2))
-        _draw(block.contract, gain=depth)
-    # `project` ends in a factor sqrt(D), which a "post" block takes away again and a "pre" block never does.
-    shrink = 1 / math.sqrt(config.dim)
-    with torch.no_grad():
-        if config.norm == "pre":
-            encoder.projection_norm.weight.fill_(shrink)
-        else:
-            blocks[0].attention.query.weight.mul_(shrink)
-            blocks[0].attention.key_value.weight[: config.dim].mul_(shrink)
+
+    steps: int
+    cycles: int
+    without_gradient: int
+    step: int = 0
+    carried: Tensor | None = None
+    changes: Tensor | None = None
 
 
-def _draw(linear: nn.Linear, *, gain: float = 1.0) -> None:
-    nn.init.normal_(linear.weight, std=gain / math.sqrt(linear.in_features))
-    nn.init.zeros_(linear.bias)
+@torch.no_grad()
+def _change(state: Tensor, before: Tensor) -> Tensor:
+    now, then = state[:, 0].float(), before[:, 0].float()
+    # An empty sentence has a state of zero as long as all biases are.
+    change: Tensor = ((now - then).norm(dim=1) / now.norm(dim=1).clamp(min=1e-12)).mean()
+    return change
 
 
 def _attention_mask(keep: Tensor | None, key_bias: Tensor | None, dtype: torch.dtype) -> Tensor | None:

@@ -11,7 +11,7 @@ import torch.nn.functional as F  # noqa: N812  (torch's own convention)
 from torch import Tensor, nn
 
 from uce.errors import ModelError
-from uce.model.encoder import dense
+from uce.model.blocks import dense
 
 Order = Literal["cell-gene", "gene-cell"]
 

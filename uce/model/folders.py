@@ -13,12 +13,13 @@ from safetensors import SafetensorError, safe_open
 from uce.cells.sentences import SentenceRule
 from uce.errors import ModelError, UceError
 from uce.files import nearest, printable, sha256_file, shorten, user_folder
-from uce.model.encoder import Encoder, ModelConfig
+from uce.model.encoder import RECURSION, Encoder, ModelConfig
 
 FORMAT = "uce-model"
 VERSION = 1
 BUNDLED = Path(__file__).parents[1] / "data" / "models"
 FILES = ("config.json", "model.safetensors", "genes.json", "README.md")
+CLASSIFIER = "classifier.safetensors"  # beside them, where it brings one, see uce.model.classifier
 TRAINED_ON = "trained_on"  # a folder beside them, where it is known: the training manifest, see uce.corpus
 MANIFEST = ("manifest.json", "cells.npy", "near.npy")  # its files
 SPECIALS, CHROMOSOMES, ENCODER = "specials", "chromosomes", "encoder."  # names of tensors, and a prefix
@@ -82,13 +83,14 @@ def read_config(path: Path) -> tuple[ModelConfig, SentenceRule, dict[str, Any]]:
         shown = printable(str(facts.get("version")))
         msg = f"{path}: format version {shown}; this uce reads version {VERSION}. Update uce."
         raise ModelError(msg)
-    _check_keys(facts, _KEYS, path)
+    _check_keys({key: value for key, value in facts.items() if key != "classifier"}, _KEYS, path)
     kinds = {"model": dict, "rule": dict, "gene_encoder": str, "sha256": str, "info": dict}
     wrong = [key for key, kind in kinds.items() if not isinstance(facts[key], kind)]
     if wrong:
         msg = f"{path}: {shorten(wrong)} of the wrong type; the file was changed by hand. Copy the folder again."
         raise ModelError(msg)
-    _check_keys(facts["model"], ModelConfig.names(), path)
+    stacked = facts["model"].get("kind", "stacked") == "stacked"
+    _check_keys(facts["model"], [name for name in ModelConfig.names() if not (stacked and name in RECURSION)], path)
     _check_keys(facts["rule"], tuple(item.name for item in fields(SentenceRule)), path)
     try:
         config, rule = ModelConfig(**facts["model"]), SentenceRule(**facts["rule"])

@@ -19,7 +19,7 @@ from uce.errors import ModelError, StorageError, UsageError
 from uce.files import printable
 from uce.model.card import split_card, with_front_matter
 from uce.model.checkpoint import load_model
-from uce.model.folders import FILES, MANIFEST, TRAINED_ON, find_model
+from uce.model.folders import CLASSIFIER, FILES, MANIFEST, TRAINED_ON, find_model
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -80,6 +80,7 @@ def pack(source: str | Path, *, repo: str) -> Parcel:
     known = sorted((folder / TRAINED_ON).glob("*"))
     files: dict[str, Path | bytes] = {name: folder / name for name in FILES}
     files |= {f"{TRAINED_ON}/{path.name}": path for path in known if path.name in MANIFEST}
+    files |= {CLASSIFIER: folder / CLASSIFIER} if model.classifier else {}
     files[_CARD] = _card(folder / _CARD, model.info)
     return Parcel(model.name, repo, files)
 

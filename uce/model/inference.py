@@ -6,6 +6,7 @@ ones that give the same: nothing here knows what an encoder computes.
 
 from copy import deepcopy
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar, cast
 
 import torch
@@ -13,12 +14,14 @@ import torch.nn.functional as F  # noqa: N812  (torch's own convention)
 from torch import Tensor, nn
 
 from uce.devices import Precision, can_compile
-from uce.model.encoder import Block, Encoder
+from uce.model.blocks import Block
+from uce.model.encoder import Encoder
 
 _Module = TypeVar("_Module", bound=nn.Module)
 
 _ROWS = 1024  # of a usual input: how many tokens the weights are laid out for
-_HEADS_AT_ONCE = 2  # their scores, 2 x L x L, stay in the processor's cache
+_SCORES = 3 << 20  # of the heads that attend at one time: so many stay in the processor's cache
+_LONG = 384  # tokens of a sentence from which on float32 is faster head by head
 
 
 def prepare(encoder: Encoder, device: torch.device, precision: Precision, *, compiled: bool = False) -> Encoder:
@@ -46,10 +49,16 @@ def prepare(encoder: Encoder, device: torch.device, precision: Precision, *, com
     fast = _copy(encoder)
     if _packs(device):
         _set(fast, projection=PackedLinear(encoder.projection, torch.float32))
+    recursive = encoder.config.kind == "recursive"
     for number, block in enumerate(fast.blocks[:-1]):
-        fast.blocks[number] = exchanged(cast("Block", block), device, precision)
+        # In every cycle of a recursion the first block reads tokens as long as those of the first one.
+        own: Precision = "fp32" if recursive and number == 0 else precision
+        fast.blocks[number] = exchanged(cast("Block", block), device, own)
+    if recursive:
+        only = len(fast.blocks) == 1
+        fast.last_again = exchanged(cast("Block", encoder.blocks[-1]), device, "fp32" if only else precision)
     if compiled and device.type != "cpu" and can_compile(device, asked="--compile"):
-        for block in fast.blocks:
+        for block in (*fast.blocks, *([fast.last_again] if fast.last_again else [])):
             block.compile(dynamic=True)
     return fast
 
@@ -68,8 +77,8 @@ def exchanged(block: Block, device: torch.device, precision: Precision) -> Block
     _set(fast, expand=linear(fast.expand, dtype), contract=linear(fast.contract, dtype))
     if packed and isinstance(fast.activation, nn.ReLU):
         _set(fast, expand=PackedLinear(block.expand, dtype, relu=True), activation=nn.Identity())
-    if packed and precision == "bf16" and not torch.cpu._is_amx_tile_supported():
-        attention.attend = attend_by_heads
+    if packed and not torch.cpu._is_amx_tile_supported():
+        attention.attend = partial(attend_by_heads, dtype=dtype)
     return fast
 
 
@@ -126,20 +135,49 @@ class CastLinear(nn.Module):
         return F.linear(x.to(self.weight.dtype), self.weight, self.bias)
 
 
-def attend_by_heads(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, dropout: float) -> Tensor:
-    """Attention in bfloat16 as two products with the scores between them, a few heads at a time.
+def attend_by_heads(
+    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, dropout: float, *, dtype: torch.dtype
+) -> Tensor:
+    """Attention as two products with the scores between them, a few heads at a time, by routines of oneDNN.
 
-    On processors with bfloat16 but without AMX this is 2.5 times as fast as torch's fused routine, which multiplies
-    in float32 there.
+    On AMD's processors, which have no AMX, this is about twice as fast as torch's fused routine, which multiplies
+    bfloat16 as float32, and float32 by slower routines.
+
+    Parameters
+    ----------
+    dtype
+        Of the result. The scores are of the type of `q`: float32 for a result in bfloat16 where rounding would harm.
     """
-    if mask is not None or dropout or q.dtype != torch.bfloat16:
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout)
-    queries, keys, values = q.flatten(0, 1) * q.shape[-1] ** -0.5, k.flatten(0, 1).transpose(1, 2), v.flatten(0, 1)
-    out = torch.empty_like(queries)
-    for first in range(0, len(out), _HEADS_AT_ONCE):
-        some = slice(first, first + _HEADS_AT_ONCE)
-        torch.bmm(torch.bmm(queries[some], keys[some]).softmax(dim=-1), values[some], out=out[some])
-    return out.view(q.shape)
+    length, exact = q.shape[2], q.dtype == torch.float32
+    if mask is not None or dropout or (exact and length < _LONG):
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout).to(dtype)
+    several = 1 if exact else max(1, _SCORES // length**2)
+    scaled, k, v = (q * q.shape[-1] ** -0.5).contiguous(), k.contiguous(), v.to(dtype)
+    out = torch.empty(q.shape, dtype=dtype)
+    # Cell by cell, so that the shapes of the products, and with them the bits, are the same in every batch.
+    for cell in zip(scaled, k, v, out, strict=True):
+        for queries, keys, values, mixed in zip(*(part.split(several) for part in cell), strict=True):
+            _mix(_weigh(queries, keys, dtype), values, mixed)
+    return out
+
+
+def _weigh(q: Tensor, k: Tensor, dtype: torch.dtype) -> Tensor:
+    """Scaled queries and keys (heads, L, D / H) to weights (heads, L, L) in `dtype`; in float32 a single head.
+
+    The softmax is oneDNN's: torch's takes twice as long, and longer where scores are far apart.
+    """
+    if q.dtype == torch.float32:  # torch's own product takes twice as long
+        scores: Tensor = torch.ops.aten.mkldnn_linear(q[0].to_mkldnn(), k[0])
+        return scores.softmax(dim=-1).to_dense(dtype)[None]
+    return torch.bmm(q, k.transpose(1, 2)).to_mkldnn().softmax(dim=-1).to_dense()
+
+
+def _mix(weights: Tensor, v: Tensor, out: Tensor) -> None:
+    """Weights (heads, L, L) and values (heads, L, D / H) to `out`, like the values; in float32 a single head."""
+    if v.dtype == torch.float32:
+        out[0] = torch.ops.mkldnn._linear_pointwise(weights[0], v[0].t().contiguous(), None, "none", [], "")
+    else:
+        torch.bmm(weights, v, out=out)
 
 
 @dataclass(frozen=True)
@@ -162,7 +200,7 @@ class FirstBlock:
 
     def __call__(self, ids: Tensor) -> Tensor:
         """(B, L) tokens to (B, L, 3 D), for `Encoder.encode`."""
-        return self.tokens[ids].add_(self.positions[: ids.shape[1]])
+        return F.embedding(ids, self.tokens).add_(self.positions[: ids.shape[1]])
 
 
 def first_block(encoder: Encoder, projected: Tensor) -> FirstBlock | None:

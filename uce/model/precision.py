@@ -11,7 +11,8 @@ import torch
 from uce.devices import Precision, PrecisionChoice, computes_bf16, processor_name
 from uce.errors import StorageError
 from uce.files import user_folder, write_json
-from uce.model.encoder import Block, Encoder
+from uce.model.blocks import Block
+from uce.model.encoder import Encoder
 from uce.model.inference import exchanged
 
 LARGE = 10_000_000  # weights in the blocks; below, the encoder is not where an embedding's time goes

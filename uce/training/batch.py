@@ -102,7 +102,7 @@ def draw_sentences(
         counts,
         vocabulary.gene_chromosomes,
         vocabulary.gene_keys,
-        rule=SentenceRule(draws=config.draws_at(part // config.accumulate), max_tokens=config.rule.max_tokens),
+        rule=SentenceRule(draws=config.draws_at(part), max_tokens=config.rule.max_tokens),
         seed=words(config.seed, SENTENCE, numbers),
         exclude=hidden,
         n_chromosomes=len(vocabulary.chromosome_names),

@@ -118,6 +118,21 @@ class Dataset:
         """(cells,) a column of the cells, such as cell_type; None where the store has none."""
         return self.fetch_labels(column)
 
+    def codes(self, column: str, classes: tuple[str, ...]) -> NDArray[np.int64]:
+        """(cells,) place of each cell's label among `classes`, -1 where it is none of them; read once."""
+        key = (column, classes)
+        if key not in self._codes:
+            labels = self.labels(column)
+            names = np.zeros(self.n_cells, np.str_) if labels is None else labels.astype(str)
+            places = {label: place for place, label in enumerate(classes)}
+            kinds, which = np.unique(names, return_inverse=True)
+            self._codes[key] = np.array([places.get(kind, -1) for kind in kinds.tolist()], dtype=np.int64)[which]
+        return self._codes[key]
+
+    @cached_property
+    def _codes(self) -> dict[tuple[str, tuple[str, ...]], NDArray[np.int64]]:
+        return {}
+
 
 @dataclass(frozen=True, eq=False)
 class Corpus:

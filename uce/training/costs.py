@@ -18,6 +18,7 @@ from uce.progress import size_text
 from uce.training.batch import Batch
 from uce.training.counting import count_flops, sampled
 from uce.training.memory import memory
+from uce.training.settings import RecursionSettings
 from uce.training.stream import Stream
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ _PEAKS: tuple[tuple[str, float | None, float], ...] = (
 def forward_flops(config: ModelConfig, lengths: "NDArray[np.integer] | Sequence[int]", distinct_tokens: int) -> float:
     """Floating-point operations of the encoder for some sentences; norms, activations and sums are left out.
 
-    A multiply-add is two. The last block computes only CLS's query, output and feed-forward.
+    A multiply-add is two. The last block computes only CLS's query, output and feed-forward, in the last cycle.
 
     Parameters
     ----------
@@ -66,7 +67,7 @@ def forward_flops(config: ModelConfig, lengths: "NDArray[np.integer] | Sequence[
     if config.readout == "cls+mean":
         decoder += dim * config.out_dim
     projection = float(distinct_tokens) * config.protein_dim * dim
-    return 2 * (projection + (config.layers - 1) * most + last + cells * decoder)
+    return 2 * (projection + (config.layers * config.cycles - 1) * most + last + cells * decoder)
 
 
 @dataclass(frozen=True)
@@ -76,33 +77,41 @@ class Work:
     tokens: int
     cells: int
     flops: float
+    free: float = 0.0  # of them, those of a recursion's cycles that have no gradient
 
     @property
     def training_flops(self) -> float:
         """Forward, and twice as much backward. What is computed again to save memory is not counted."""
-        return 3 * self.flops
+        return 3 * self.flops - 2 * self.free
 
 
 def sample_batches(config: "PretrainConfig", corpus: "Corpus", *, world: int = 1) -> list[Batch]:
     """The first process's share of some parts, spread over the run; of large ones a sample (see `sampled`)."""
     config = sampled(config, world)
     stream = Stream(corpus, config)
-    parts = np.linspace(0, config.steps * config.accumulate - 1, SAMPLE_PARTS).astype(int)
+    parts = np.linspace(0, config.parts - 1, SAMPLE_PARTS).astype(int)
     return [config.objective.make_batch(stream.cells(part), config, part, world=world) for part in parts.tolist()]
 
 
 def work(config: "PretrainConfig", corpus: "Corpus", batches: Sequence[Batch], *, world: int = 1) -> Work:
-    """What these batches are. The encoder is reckoned on real tokens, the objective counted as it runs."""
-    tokens, flops = 0, 0.0
+    """What these batches are in one update. Of the encoder real tokens are reckoned, the objective is counted."""
+    tokens, flops, free = 0, 0.0, 0.0
     # Of the objective a single block tells as much as many.
-    shallow = replace(config, model=replace(config.model, layers=1))
+    block = replace(config.model, layers=1, kind="stacked", cycles=1, inject="every")
+    shallow = replace(config, model=block, recursion=RecursionSettings())
+    each = config.model.cycles // config.recursion.supervision
+    supervised = replace(config.model, cycles=each)
+    without = each - (config.recursion.gradient or each)
     for batch in batches:
         lengths, distinct = batch.keep.sum(axis=1), len(batch.vectors)
         padded = forward_flops(shallow.model, np.full(len(lengths), batch.keep.shape[1]), distinct)
         objective = count_flops(shallow, corpus, batch) - padded
-        flops += forward_flops(config.model, lengths, distinct) + objective
+        flops += forward_flops(supervised, lengths, distinct) + objective
+        if without:  # as much as so many cycles more would be: no projection, no read-out
+            more = replace(supervised, cycles=each + without)
+            free += forward_flops(more, lengths, distinct) - forward_flops(supervised, lengths, distinct)
         tokens += int(lengths.sum())
-    return Work(tokens, len(batches) * (sampled(config, world).part_size // world), flops)
+    return Work(tokens, len(batches) * (sampled(config, world).part_size // world), flops, free)
 
 
 def training_flops_per_token(config: "PretrainConfig", corpus: "Corpus", *, world: int = 1) -> float:

@@ -16,7 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
-from uce.model.encoder import Attention, Encoder
+from uce.model.blocks import Attention
 from uce.training.batch import Batch, to_tensors
 from uce.training.trainee import Trainee
 
@@ -44,23 +44,32 @@ def sampled(config: "PretrainConfig", world: int) -> "PretrainConfig":
 
 @dataclass(frozen=True)
 class Parameters:
-    """How many numbers are learned; gene vectors are given."""
+    """How many numbers a run has; gene vectors are given."""
 
     encoder: int
     objective: int  # heads and what they are compared with
     block: int  # one of the encoder's blocks
+    frozen: int = 0  # of the encoder's, those that adapters leave as they are
+
+    @property
+    def all(self) -> int:
+        """Encoder and objective."""
+        return self.encoder + self.objective
 
     @property
     def learned(self) -> int:
-        """All of them."""
-        return self.encoder + self.objective
+        """Those that are trained."""
+        return self.all - self.frozen
 
 
 def parameters(config: "PretrainConfig") -> Parameters:
     """Count the parameters of a configuration, without memory for them."""
     with torch.device("meta"):
-        encoder, objective = Encoder(config.model), config.objective.build(config.model)
-    return Parameters(*(sum(p.numel() for p in part.parameters()) for part in (encoder, objective, encoder.blocks[0])))
+        trainee = Trainee(config)
+    parts = (trainee.encoder, trainee.objective, trainee.encoder.blocks[0])
+    frozen = sum(p.numel() for p in trainee.parameters() if not p.requires_grad)
+    encoder, objective, block = (sum(p.numel() for p in part.parameters()) for part in parts)
+    return Parameters(encoder, objective, block, frozen)
 
 
 @contextmanager

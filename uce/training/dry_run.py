@@ -199,7 +199,7 @@ def dry_run(config: "PretrainConfig", *, devices: int = 1) -> DryRun:
 
 
 def _passes(config: "PretrainConfig", stream: Stream) -> tuple[Passes, ...]:
-    parts = config.steps * config.accumulate
+    parts = config.parts
     turns = stream.schedule.turns(parts)
     return tuple(
         Passes(one.name, one.species, one.n_cells, turn / parts, turn * config.part_size / one.n_cells)

@@ -3,7 +3,7 @@
 import json
 import logging
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -16,6 +16,7 @@ from uce.model.folders import TRAINED_ON
 from uce.training.corpus import open_corpus
 from uce.training.records import METRICS, is_number, read_curve, read_validation
 from uce.training.settings import PretrainConfig
+from uce.training.start import open_start
 from uce.training.state import newest_snapshot, snapshot_path
 from uce.training.trained_on import write_manifest
 
@@ -87,6 +88,7 @@ def export(
         gene_tables=model.gene_tables,
         info=info | ({"licence": licence} if licence else {}),
         chromosome_vectors=model.chromosome_vectors,
+        classifier=model.classifier,
         name=name,
         overwrite=overwrite,
     )
@@ -101,12 +103,14 @@ def _add_manifest(source: "_Source", folder: Path) -> None:
         return
     training = source.model.info.get("training")
     try:
-        corpus = open_corpus(_read_run(source.run).data)
+        config = _read_run(source.run)
+        corpus = open_corpus(config.data)
+        start = open_start(replace(config, start_heads=""), corpus, None)
     except UceError as error:
         log.info("%s: without a training manifest: %s", folder, error)
         return
     if isinstance(training, dict) and training.get("corpus_sha256") == corpus.sha256:
-        write_manifest(folder, corpus, source.run)
+        write_manifest(folder, corpus, source.run, start)
 
 
 @dataclass(frozen=True)

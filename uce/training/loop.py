@@ -15,6 +15,7 @@ from uce.training.costs import check_fits, check_width
 from uce.training.packing import write_model
 from uce.training.records import check_run
 from uce.training.settings import PretrainConfig
+from uce.training.start import open_start
 from uce.training.state import Progress, newest_snapshot, read_state, snapshot_path
 from uce.training.stopping import Stopping
 from uce.training.tracking import check_trackers, tracker_settings
@@ -65,7 +66,7 @@ def pretrain(
     OutputExistsError
         The run in `out` is finished, or unfinished and not to be resumed.
     InputError, ModelError
-        The corpus or the gene tables cannot be read, see `open_corpus`.
+        The corpus, the gene tables or the model to start from cannot be read, see `open_corpus` and `open_start`.
     StorageError
         A snapshot cannot be written. Those before it are whole.
     KeyboardInterrupt
@@ -90,7 +91,8 @@ def pretrain(
     try:
         with lock(run / ".lock", wait=False, elsewhere=False) if main else nullcontext(), Stopping() as stopping:
             found = _find_snapshot(run, resume, corpus, accelerator, allow_corpus_change=allow_corpus_change)
-            trainer = Trainer(config, corpus, accelerator, run, found)
+            start = open_start(config, corpus, found[1] if found else None)
+            trainer = Trainer(config, corpus, accelerator, run, found, start=start)
             if main:
                 with atomic_path(run / "config.yaml") as temporary:
                     write_config(config, temporary)
@@ -99,7 +101,8 @@ def pretrain(
                 say(f"{run}: {accelerator.num_processes} process(es) on {accelerator.device.type}{shared}")
             stopped = trainer.train(stopping)
             if not stopped and main:
-                write_model(target, read_state(snapshot_path(run, config.steps)), config, corpus, step=config.steps)
+                last = read_state(snapshot_path(run, config.steps))
+                write_model(target, last, config, corpus, step=config.steps, start=start)
         accelerator.wait_for_everyone()
         # What still refers to the processes' group would be torn down with the interpreter, while threads of it run.
         del trainer
@@ -109,7 +112,7 @@ def pretrain(
     if stopped:
         raise KeyboardInterrupt
     if main:  # no other process waits for it any more
-        write_manifest(target, corpus, run)
+        write_manifest(target, corpus, run, start)
     return target
 
 

@@ -21,7 +21,8 @@ class Memory:
     Attributes
     ----------
     weights, gradients, moments, average
-        Float32: of all parameters, or of this device's share; moments are AdamW's two, averages the encoder's.
+        Float32: of all parameters, or of this device's share; weights include those of the encoder that a run began
+        from, gradients and moments (AdamW's two) are of what is trained, averages of the encoder.
     exchange
         For the exchange of gradients and weights with other devices.
     vectors
@@ -73,13 +74,13 @@ def with_states(config: "PretrainConfig", corpus: "Corpus", batch: int, activati
     """The same, where the bytes of the largest batch and of its passes are known."""
     size, sharded = parameters(config), config.run.sharding == "fsdp" and world > 1
     share = world if sharded else 1
-    learned = _FLOAT32 * size.learned
+    learned, kept = _FLOAT32 * size.learned, _FLOAT32 * size.encoder // share
     species = {dataset.species: dataset.vocabulary.vectors.nbytes for dataset in corpus.datasets}
     return Memory(
-        weights=learned // share,
+        weights=_FLOAT32 * size.all // share + (kept if config.start else 0),
         gradients=learned // share,
         moments=2 * learned // share,
-        average=_FLOAT32 * size.encoder // share if config.ema else 0,
+        average=kept if config.ema else 0,
         exchange=_exchange(config, size, sharded=sharded) if world > 1 else 0,
         vectors=sum(species.values()),
         batch=batch,

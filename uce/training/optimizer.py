@@ -1,7 +1,8 @@
-"""AdamW's groups of parameters, its learning rate as a function of the step, and averaged weights."""
+"""AdamW's groups of parameters, its learning rate as a function of the step, averaged weights, and anchored ones."""
 
 import math
 from collections.abc import Iterable
+from operator import attrgetter
 from typing import TYPE_CHECKING
 
 import torch
@@ -52,3 +53,43 @@ class Average:
         memory = min(self.memory, (1 + step) / (10 + step))
         for name, parameter in parameters:
             self.values[name].lerp_(parameter.detach(), 1 - memory)
+
+
+class Anchor:
+    """Weights that an encoder began from, and is held to: L2-SP of Li et al. 2018 (arXiv 1802.01483), decoupled.
+
+    After an update w <- w - rate * strength * (w - w_start). As a term of the loss it would be divided by the running
+    scale of the gradient, as weight decay was before AdamW.
+
+    Parameters
+    ----------
+    encoder
+        With its first weights. They are copied, buffers are not.
+    names
+        Of the weights as a plain encoder has them; with adapters, those that are used.
+    strength
+        0: the encoder is not held, and only `drift` says how far it went.
+    """
+
+    def __init__(self, encoder: nn.Module, names: Iterable[str], *, strength: float) -> None:
+        self._encoder, self._strength = encoder, strength
+        self._start = {name: attrgetter(name)(encoder).detach().clone() for name in names}
+
+    @torch.no_grad()
+    def pull(self, rate: float) -> None:
+        """Draw the weights nearer, after an update with this learning rate."""
+        if self._strength:
+            for name, start in self._start.items():
+                attrgetter(name)(self._encoder).lerp_(start, rate * self._strength)
+
+    @torch.no_grad()
+    def drift(self) -> float:
+        """|w - w_start| / |w_start|. Every process must call this."""
+        pairs = [(attrgetter(name)(self._encoder), start) for name, start in self._start.items()]
+        moved = sum(_square(weight - start) for weight, start in pairs)
+        return math.sqrt(moved / max(sum(_square(start) for _, start in pairs), 1e-30))
+
+
+def _square(tensor: Tensor) -> float:
+    total = tensor.square().sum()
+    return float(total.full_tensor() if hasattr(total, "full_tensor") else total)

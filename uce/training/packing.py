@@ -1,8 +1,9 @@
 """All tensors of a run as one flat mapping; back into modules, whole or shared (FSDP2); and as a model folder."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -13,13 +14,17 @@ from uce.errors import ModelError
 from uce.files import shorten
 from uce.model.checkpoint import save_model
 from uce.model.encoder import Encoder
+from uce.training.adapters import merged
+from uce.training.counting import parameters
 from uce.training.records import describe
 
 if TYPE_CHECKING:
     from uce.training.corpus import Corpus
     from uce.training.settings import PretrainConfig
+    from uce.training.start import Start
 
 _WEIGHTS, _AVERAGE, _OPTIMIZER = "weights.", "average.", "optimizer."
+ENCODER, OBJECTIVE = f"{_WEIGHTS}encoder.", f"{_WEIGHTS}objective."
 
 
 @torch.no_grad()
@@ -86,7 +91,7 @@ def unpack(
     for name, target in targets.items():
         _fill(target, tensors[name])
     for name, parameter in module.named_parameters():
-        if moments := _below(tensors, f"{_OPTIMIZER}{name}."):
+        if moments := below(tensors, f"{_OPTIMIZER}{name}."):
             # AdamW keeps its counter of steps on the CPU, wherever the parameter is.
             optimizer.state[parameter] = {
                 key: value.clone() if key == "step" else _fill(torch.empty_like(parameter), value)
@@ -109,7 +114,8 @@ def _fill(target: Tensor, whole: Tensor) -> Tensor:
     return target.copy_(whole)
 
 
-def _below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+def below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Those whose names begin with `prefix`, under the rest of their names."""
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
@@ -121,20 +127,36 @@ def write_model(
     *,
     step: int,
     name: str | None = None,
+    start: "Start | None" = None,
 ) -> None:
-    """Write the weights that embed, averaged ones where there are, of packed tensors as a model folder."""
+    """Write the weights that embed, averaged ones where there are, of packed tensors as a model folder.
+
+    Adapters are added to the weights they belong to, so that what is written is an encoder like any other.
+    """
     with torch.device("meta"):
         encoder = Encoder(config.model)
-    averaged = {name for name, _ in encoder.named_parameters()} if config.ema else set()
-    prefixes = {name: _AVERAGE if name in averaged else f"{_WEIGHTS}encoder." for name in encoder.state_dict()}
-    encoder.load_state_dict({name: tensors[prefix + name] for name, prefix in prefixes.items()}, assign=True)
+    state = below(tensors, ENCODER) | below(tensors, _AVERAGE)
+    encoder.load_state_dict(merged(state, config.adapters), assign=True)
+    ours = {table["species"] for table in corpus.tables}
+    others = [table for table in start.gene_tables if table.get("species") not in ours] if start else []
     save_model(
         folder,
         encoder=encoder,
         rule=config.rule,
         specials=corpus.specials,
         gene_encoder=corpus.gene_encoder,
-        gene_tables=list(corpus.tables),
-        info=describe(config, corpus, step),
+        gene_tables=[*corpus.tables, *others],
+        info=describe(config, corpus, step) | _origin(config, start),
+        classifier=config.objective.classifier(below(tensors, OBJECTIVE)),
         name=name,
     )
+
+
+def _origin(config: "PretrainConfig", start: "Start | None") -> dict[str, Any]:
+    """For the card: which model the run began from, and how much of it was trained."""
+    if start is None:
+        return {}
+    trained = {"trained_parameters": parameters(config).learned}
+    if config.adapters.rank:
+        trained |= asdict(config.adapters)
+    return {"adapted_from": {"model": start.name, "sha256": start.sha256, **trained}}

@@ -54,7 +54,8 @@ def describe(config: PretrainConfig, corpus: "Corpus", step: int) -> dict[str, A
 def check_run(config: PretrainConfig, run: Path, target: Path) -> None:
     """Refuse a folder that holds a finished run or one of another configuration.
 
-    How a run is carried out (`run`) may change, and so may the place of the corpus, which is known by its hash.
+    How a run is carried out (`run`) may change, and so may the places of the corpus and of the model it began from,
+    which are known by their hashes.
 
     Raises
     ------
@@ -70,14 +71,26 @@ def check_run(config: PretrainConfig, run: Path, target: Path) -> None:
         what = "corpus" if other[0] == "corpus.json" else "model"
         msg = f"{run} holds {other[0]}, so it is a {what}. Choose another --output."
         raise OutputExistsError(msg)
-    if not (run / "config.yaml").is_file():
-        return
+    if (run / "config.yaml").is_file():
+        check_settings(config, run)
+
+
+def check_settings(config: PretrainConfig, run: Path) -> None:
+    """Refuse a run, finished or not, that has another configuration.
+
+    Raises
+    ------
+    UsageError
+        As of `check_run`.
+    """
     try:
         there = read_config(PretrainConfig, run / "config.yaml")
     except UsageError as error:
         msg = f"{error} This version of uce cannot continue the run; choose another --output."
         raise UsageError(msg) from error
     there = replace(there, run=config.run, data=replace(there.data, corpus=config.data.corpus))
+    if there.start and config.start:
+        there = replace(there, start=config.start)
     if there == config:
         return
     ours = flatten(config_to_dict(config))

@@ -15,6 +15,14 @@ from uce.training.objectives.masked import MaskedSettings
 _TAKEN = ("checkpoints", "trackers")  # folders of a run
 
 
+def check_name(name: str) -> None:
+    """Refuse what cannot be the name of a model folder in a run (UsageError)."""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", name) or name in _TAKEN:
+        allowed = "letters, digits, '.', '_' and '-' are needed, a letter or digit first"
+        msg = f"name = {printable(name)!r}: {allowed}, and not {' or '.join(_TAKEN)}."
+        raise UsageError(msg)
+
+
 @dataclass(frozen=True)
 class DataSettings:
     """Which cells are shown, how often, and how a batch is made of them."""
@@ -84,6 +92,7 @@ class OptimizerSettings:
     weight_decay: float = 0.01  # of matrices; vectors (biases, norms) are not decayed
     beta2: float = 0.98  # memory of the squared gradients
     clip: float = 1.0  # longest gradient
+    anchor: float = 0.0  # after an update the encoder's weights go back by lr times this of the way to `start`
 
     def __post_init__(self) -> None:
         within("optimizer.lr", self.lr, 1e-9, 1)
@@ -92,6 +101,31 @@ class OptimizerSettings:
         within("optimizer.weight_decay", self.weight_decay, 0, 1)
         within("optimizer.beta2", self.beta2, 0, 1 - 1e-9)
         within("optimizer.clip", self.clip, 1e-9, 1e9)
+        within("optimizer.anchor", self.anchor, 0, 1 / self.lr)  # further back would be beyond the start
+
+
+@dataclass(frozen=True)
+class AdapterSettings:
+    """Low-rank adapters on a frozen encoder, see `uce.training.adapters`."""
+
+    rank: int = 0  # of each; 0: none, and the whole encoder is trained
+    alpha: float = 16.0  # what they add is multiplied by this and divided by the rank
+
+    def __post_init__(self) -> None:
+        within("adapters.rank", self.rank, 0, 1 << 12)
+        within("adapters.alpha", self.alpha, 1e-9, 1e9)
+
+
+@dataclass(frozen=True)
+class RecursionSettings:
+    """How the cycles of a recursive encoder are supervised, see `uce.model.encoder.Recursion`."""
+
+    supervision: int = 1  # steps in which a batch is read, each with its share of the cycles, a loss and an update
+    gradient: int = 0  # of a step's cycles, how many, the last ones, have a gradient; 0: all
+
+    def __post_init__(self) -> None:
+        within("recursion.supervision", self.supervision, 1, 1000)
+        within("recursion.gradient", self.gradient, 0, 1000)
 
 
 @dataclass(frozen=True)
@@ -117,6 +151,10 @@ class PretrainConfig:
     rule: SentenceRule = field(default_factory=SentenceRule)
     objective: AnyObjectiveSettings = field(default_factory=MaskedSettings)
     optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
+    recursion: RecursionSettings = field(default_factory=RecursionSettings)
+    start: str = ""  # model (folder or name) whose encoder the run begins with; "": weights are drawn
+    start_heads: str = ""  # finished run of the same objective whose heads it begins with
+    adapters: AdapterSettings = field(default_factory=AdapterSettings)
     ema: float = 0.0  # memory of the averaged weights that embed; 0: the last ones
     precision: Literal["no", "bf16"] = "no"  # mixed precision of the forward pass
     validation: ValidationSettings = field(default_factory=ValidationSettings)
@@ -128,23 +166,61 @@ class PretrainConfig:
     def __post_init__(self) -> None:
         for name in ("steps", "batch_size", "draws", "late_draws", "accumulate"):
             within(name, getattr(self, name), 1, 1 << 40)
-        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", self.name) or self.name in _TAKEN:
-            allowed = "letters, digits, '.', '_' and '-' are needed, a letter or digit first"
-            msg = f"name = {printable(self.name)!r}: {allowed}, and not {' or '.join(_TAKEN)}."
-            raise UsageError(msg)
+        check_name(self.name)
         within("seed", self.seed, 0, (1 << 63) - 1)
         within("ema", self.ema, 0, 1 - 1e-9)
         within("late_from", self.late_from, 0, 1)
         if self.batch_size % self.accumulate:
             msg = f"batch_size = {self.batch_size}: not a multiple of accumulate = {self.accumulate}."
             raise UsageError(msg)
+        self._check_recursion()
+        self._check_start()
         self.objective.check(self)
+
+    def _check_recursion(self) -> None:
+        cycles, supervision = self.model.cycles, self.recursion.supervision
+        if cycles % supervision:
+            msg = f"model.cycles = {cycles}: not a multiple of recursion.supervision = {supervision}, which share them."
+            raise UsageError(msg)
+        if self.recursion.gradient > cycles // supervision:
+            each = f"a step of supervision has {cycles // supervision} cycles"
+            msg = f"recursion.gradient = {self.recursion.gradient}: {each}. Take that or fewer, or 0 for all."
+            raise UsageError(msg)
+        # A state is carried on in memory alone, so all that looks at a run does so between batches.
+        often = {
+            "steps": self.steps,
+            "run.log_every": self.run.log_every,
+            "run.snapshot_every": self.run.snapshot_every,
+        }
+        for name, count in {**often, "validation.every": self.validation.every}.items():
+            if count % supervision:
+                msg = f"{name} = {count}: a batch has recursion.supervision = {supervision} updates; take a multiple."
+                raise UsageError(msg)
+
+    def _check_start(self) -> None:
+        needing = {"start_heads": self.start_heads, "optimizer.anchor": self.optimizer.anchor}
+        for name, value in {**needing, "adapters.rank": self.adapters.rank}.items():
+            if value and not self.start:
+                msg = f"{name} = {value!r}: needs start, the model to begin from."
+                raise UsageError(msg)
+        if self.adapters.rank and self.optimizer.anchor:
+            msg = f"optimizer.anchor = {self.optimizer.anchor:g}: adapters freeze what it holds. Set it to 0."
+            raise UsageError(msg)
+        if self.adapters.rank and self.run.sharding == "fsdp":
+            msg = f"adapters.rank = {self.adapters.rank}: not with run.sharding = 'fsdp'. Use 'ddp'."
+            raise UsageError(msg)
 
     @property
     def part_size(self) -> int:
         """Cells of one of the parts of an update, over all processes."""
         return self.batch_size // self.accumulate
 
-    def draws_at(self, step: int) -> int:
-        """Genes drawn per cell in the update number `step`, counted from 0."""
-        return self.late_draws if step >= self.late_from * self.steps else self.draws
+    @property
+    def parts(self) -> int:
+        """Parts of the whole run. Where a batch is supervised in several steps, all of them see the same ones."""
+        return self.steps // self.recursion.supervision * self.accumulate
+
+    def draws_at(self, part: int) -> int:
+        """Genes drawn per cell in the part number `part`, counted from 0."""
+        update = part // self.accumulate * self.recursion.supervision
+        return self.late_draws if update >= self.late_from * self.steps else self.draws

@@ -38,6 +38,7 @@ class Progress:
     seconds: float = 0.0  # spent on them, in all processes that worked on this run one after the other
     corpus: str = ""  # SHA-256 of the corpus they were done with
     world: int = 1  # processes that did the last of them; with another number, sums round otherwise
+    start: str = ""  # SHA-256 of the model it began from, "" where weights were drawn
 
 
 def add_state(folder: Path, tensors: dict[str, Tensor], progress: Progress) -> None:
@@ -187,7 +188,13 @@ def _verified(folder: Path) -> Progress:
             raise ModelError(msg)
         _check_files(folder, manifest["files"])
         facts = _read_object(folder / _PROGRESS)
-        progress = Progress(int(facts["step"]), float(facts["seconds"]), str(facts["corpus"]), int(facts["world"]))
+        progress = Progress(
+            int(facts["step"]),
+            float(facts["seconds"]),
+            str(facts["corpus"]),
+            int(facts["world"]),
+            str(facts.get("start", "")),  # older runs had none
+        )
     except ModelError:
         raise
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:

@@ -1,5 +1,6 @@
 """The training manifest of a run: every cell that its settings show to the model, and no other."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ from uce.model.folders import TRAINED_ON
 
 if TYPE_CHECKING:
     from uce.training.corpus import Corpus, Dataset
+    from uce.training.start import Start
 
 _BLOCK = 4096
 _EARLIER = "earlier_corpora.txt"  # of a run: SHA-256 of each corpus that it was trained on before it got another
@@ -69,11 +71,33 @@ def note_corpus(run: Path, before: str, corpus: "Corpus") -> None:
             temporary.write_text("".join(f"{sha256}\n" for sha256 in [*known, before]), encoding="utf-8")
 
 
-def write_manifest(model: Path, corpus: "Corpus", run: Path) -> None:
-    """Put the manifest of a run into the folder of its model."""
+def write_manifest(model: Path, corpus: "Corpus", run: Path, start: "Start | None" = None) -> None:
+    """Put the manifest of a run into the folder of its model, with what the model it began from had seen."""
     others = [sha256 for sha256 in _earlier(run) if sha256 != corpus.sha256]
     lacking = f"the cells of {len(others)} other corpora that its training began with" if others else ""
-    training_manifest(corpus, lacking=lacking).write(model / TRAINED_ON)
+    manifest = training_manifest(corpus, lacking=lacking)
+    (manifest if start is None else _with_those_of(start, manifest)).write(model / TRAINED_ON)
+
+
+def _with_those_of(start: "Start", ours: TrainingManifest) -> TrainingManifest:
+    """The manifest with the cells of the model that a run began from, or with a word that they are lacking.
+
+    Hashes are over the genes of a table, so those of another table cannot stand beside ours.
+    """
+    known = start.folder is not None and (start.folder / TRAINED_ON).is_dir()
+    theirs = TrainingManifest.read(start.folder / TRAINED_ON) if known and start.folder else None
+    if theirs is None or any(theirs.genes[name] != ours.genes[name] for name in theirs.genes.keys() & ours.genes):
+        why = "its folder does not say which" if theirs is None else "hashed over other gene tables"
+        lacking = [ours.lacking, f"the cells that {start.name} was trained on, from which it began ({why})"]
+        return replace(ours, lacking="; ".join(filter(None, lacking)))
+    return TrainingManifest(
+        datasets=(*ours.datasets, *theirs.datasets),
+        genes=theirs.genes | ours.genes,
+        cells=(*ours.cells, *theirs.cells),
+        near=(*ours.near, *theirs.near),
+        corpora=(*ours.corpora, *theirs.corpora),
+        lacking="; ".join(filter(None, (ours.lacking, theirs.lacking))),
+    )
 
 
 def _earlier(run: Path) -> list[str]:

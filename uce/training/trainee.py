@@ -11,33 +11,54 @@ from torch.nn.parallel import DistributedDataParallel
 
 from uce.devices import can_compile
 from uce.errors import UsageError
-from uce.model.encoder import Encoder
+from uce.model.encoder import Encoder, Recursion
+from uce.training.adapters import add_adapters
 from uce.training.batch import Batch
 from uce.training.objectives.base import cell_vectors
+from uce.training.recursion import changes
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
     from uce.training.settings import PretrainConfig, RunSettings
+    from uce.training.start import Start
 
 
 _CELLS_OF_A_MEAN = 256  # of a batch: enough for a mean, and little memory
 
 
 class Trainee(nn.Module):
-    """Encoder and objective as one module, so that one wrapper sees every parameter that is used."""
+    """Encoder and objective as one module, so that one wrapper sees every parameter that is used.
 
-    def __init__(self, config: "PretrainConfig") -> None:
+    Parameters
+    ----------
+    start
+        What it begins with; None: weights are drawn from torch's global generator.
+    """
+
+    def __init__(self, config: "PretrainConfig", start: "Start | None" = None) -> None:
         super().__init__()
         self.encoder = Encoder(config.model)
+        if start:
+            self.encoder.load_state_dict(start.encoder)
+        if config.model.kind == "recursive":
+            steps, gradient = config.recursion.supervision, config.recursion.gradient
+            each = config.model.cycles // steps
+            self.encoder.recursion = Recursion(steps, each, without_gradient=each - gradient if gradient else 0)
         self.objective = config.objective.build(config.model)
+        if start and start.heads is not None:
+            self.objective.load_state_dict(start.heads)
+        elif start and start.classifier:
+            self.objective.begin(start.classifier)
+        if config.adapters.rank:
+            add_adapters(self.encoder, config.adapters)
 
     def forward(self, batch: dict[str, Tensor], *, embed: bool = False) -> dict[str, Tensor]:
         """The sums of the objective, see `Objective.forward`; or with `embed` the `cells` (sentences, D) alone."""
         if embed:
             return {"cells": cell_vectors(self.encoder, batch)}
         sums: dict[str, Tensor] = self.objective(self.encoder, batch)
-        return sums
+        return sums | changes(self.encoder.recursion) if self.training and self.encoder.recursion else sums
 
 
 @torch.no_grad()

@@ -23,11 +23,13 @@ from uce.training.costs import peak_flops, training_flops_per_token
 from uce.training.curves import draw_curves
 from uce.training.guard import SUSPECTS, Guard, cut_suspects, suspect_record, write_suspects
 from uce.training.loader import made_ahead
-from uce.training.optimizer import Average, build_optimizer, learning_rate, set_learning_rate
+from uce.training.optimizer import Anchor, Average, build_optimizer, learning_rate, set_learning_rate
 from uce.training.order import DROPOUT, words
 from uce.training.packing import pack, unpack, write_model
 from uce.training.records import Metrics
+from uce.training.recursion import Reading, change_fields
 from uce.training.settings import PretrainConfig
+from uce.training.start import Start
 from uce.training.state import Progress, add_state, read_state, rotate, seal, set_aside, snapshot_path
 from uce.training.stopping import Stopping
 from uce.training.stream import Cells, Stream
@@ -55,21 +57,26 @@ class Trainer:
         accelerator: "Accelerator",
         run: Path,
         found: tuple[Path, Progress] | None,
+        *,
+        start: Start | None,
     ) -> None:
-        self.config, self.corpus, self.accelerator, self.run = config, corpus, accelerator, run
+        self.config, self.corpus, self.accelerator, self.run, self.start = config, corpus, accelerator, run, start
         self.rank, self.world = accelerator.process_index, accelerator.num_processes
         self.stream = Stream(corpus, config)
         self.validation = open_validation(config, corpus)
         seen = [corpus, self.validation.corpus] if self.validation else [corpus]
         self.tables = token_tables(seen, accelerator.device)
         torch.manual_seed(config.seed)  # the same first weights in every process
-        self.trainee = Trainee(config)
-        if config.model.readout == "cls+mean" and not found:
-            unseen = range(config.steps * config.accumulate, config.steps * config.accumulate + 16)
+        self.trainee = Trainee(config, start)
+        if config.model.readout == "cls+mean" and not (found or start):
+            unseen = range(config.parts, config.parts + 16)
             # Whole parts and not this process's share: all processes begin alike.
             batches = (config.objective.make_batch(self.stream.cells(part), config, part) for part in unseen)
             start_linear(self.trainee.encoder, batches, token_tables([corpus], torch.device("cpu")))
         self.wrapped = spread(self.trainee, accelerator, config.run)
+        strength = config.optimizer.anchor
+        # Also of a run that goes on, whose own weights come below.
+        self.anchor = Anchor(self.trainee.encoder, start.parameters, strength=strength) if start else None
         self.optimizer = build_optimizer(self.trainee, config.optimizer)
         baselines = self.trainee.objective.baselines()
         # Lists: in a set the order, and with it the rounding of a length, would be another in every process.
@@ -83,6 +90,7 @@ class Trainer:
             self._restore(*found)
         self.guard = Guard()
         self.norm = 0.0
+        self.reading = Reading(self.trainee.encoder.recursion)
         peak = peak_flops(accelerator.device, config.precision)
         flops = training_flops_per_token(config, corpus, world=self.world)
         self.throughput = Throughput(flops, peak * self.world if peak else None)
@@ -117,16 +125,18 @@ class Trainer:
     def train(self, stopping: Stopping) -> bool:
         """All updates that are left; true where a signal ended them early."""
         config, first = self.config, self.progress.step
-        parts = range(first * config.accumulate, config.steps * config.accumulate)
+        supervision = config.recursion.supervision
+        parts = range(first // supervision * config.accumulate, config.parts)
         quiet = not self.accelerator.is_main_process
         with (
             closing(made_ahead(self._make, parts, workers=config.run.workers)) as batches,
             Bar("training", config.steps, unit="steps", initial=first, quiet=quiet) as bar,
         ):
             for step in range(first, config.steps):
-                stopped = self.update(step, batches, stopping)
-                bar.advance(1)
                 done = step + 1
+                # In the middle of a batch there is a state that no snapshot has.
+                stopped = self.update(step, batches, stopping) and done % supervision == 0
+                bar.advance(1)
                 last = stopped or done == config.steps
                 checked = self.validation is not None and done % config.validation.every == 0
                 if done % config.run.log_every == 0 or checked or done == config.steps:
@@ -148,7 +158,7 @@ class Trainer:
         added: dict[str, Tensor] = {}
         for number in range(config.accumulate):
             asked = time.perf_counter()
-            cells, batch = next(batches)
+            cells, batch = self.reading.part(step, number, batches)
             waited += time.perf_counter() - asked
             # Dropout is a function of part and process as well, so there is no generator state to save.
             drop = words(config.seed, DROPOUT, np.array([(step * config.accumulate + number) * self.world + self.rank]))
@@ -160,6 +170,7 @@ class Trainer:
                 part_loss = self.trainee.objective.loss(sums, tensors) / config.accumulate
                 part_loss.backward()  # type: ignore[no-untyped-call]
             loss += part_loss.detach()
+            self.reading.keep(number)
             for name, value in sums.items():
                 added[name] = added.get(name, 0) + value.detach().to(self.exact)
             shown.append((cells.dataset.name, cells.rows))
@@ -170,9 +181,11 @@ class Trainer:
         mean_loss, all_tokens, all_places, stop = self.accelerator.reduce(facts, reduction="sum").tolist()
         self.throughput.add(cells=config.batch_size, tokens=all_tokens, places=all_places, waited=waited)
         if self._sound(step, shown, mean_loss):
-            self.window = {name: self.window.get(name, 0) + value for name, value in added.items()}
+            self.window |= {name: self.window.get(name, 0) + value for name, value in added.items()}
             self.optimizer.step()
             self.trainee.objective.constrain()
+            if self.anchor:
+                self.anchor.pull(self.optimizer.param_groups[0]["lr"])
             if self.average:
                 self.average.update(self.trainee.encoder.named_parameters(), step=step)
         self.optimizer.zero_grad()
@@ -182,7 +195,7 @@ class Trainer:
         """Whether an update may be made; what looks wrong is written down with its cells. The same on all processes."""
         verdict = self.guard.judge(loss, self.norm)
         if verdict != "sound" and self.accelerator.is_main_process:
-            parts = enumerate(shown, step * self.config.accumulate)
+            parts = enumerate(shown, step // self.config.recursion.supervision * self.config.accumulate)
             records = [
                 suspect_record(*cells, step=step + 1, part=part, why=verdict, loss=loss, norm=self.norm)
                 for part, cells in parts
@@ -201,9 +214,11 @@ class Trainer:
         summed = self._summed_window()
         self.window = {}
         checks = self._validate() if checked else {}
+        drift = {"drift": self.anchor.drift()} if self.anchor else {}
         if self.metrics is None:
             return ""
         values = self.trainee.objective.fields(summed, step=done) if summed else {}
+        values |= change_fields(summed, values.get("suspect", []))
         for doubt in values.get("suspect", ()):
             log.warning("step %d: suspect: %s", done, doubt)
         rates = self.throughput.line()
@@ -211,6 +226,7 @@ class Trainer:
             "step": done,
             **values,
             **checks,
+            **drift,
             "lr": learning_rate(done - 1, steps=config.steps, settings=config.optimizer),
             "grad_norm": self.norm,
             **rates,
@@ -265,11 +281,16 @@ class Trainer:
         if not main or folder.exists():
             return
         progress = replace(
-            self.progress, step=done, seconds=self._seconds(), corpus=self.corpus.sha256, world=self.world
+            self.progress,
+            step=done,
+            seconds=self._seconds(),
+            corpus=self.corpus.sha256,
+            world=self.world,
+            start=self.start.sha256 if self.start else "",
         )
         folder.parent.mkdir(exist_ok=True)
         with atomic_path(folder) as temporary:
-            write_model(temporary, tensors, config, self.corpus, step=done, name=folder.name)
+            write_model(temporary, tensors, config, self.corpus, step=done, name=folder.name, start=self.start)
             add_state(temporary, tensors, progress)
             seal(temporary)
         rotate(self.run, keep=config.run.keep_snapshots, keep_every=config.run.keep_every, whole=folder)

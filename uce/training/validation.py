@@ -126,6 +126,6 @@ def open_validation(config: "PretrainConfig", train: Corpus) -> Validation | Non
             "build the corpus with one, or set validation.every to 0."
         )
         raise UsageError(msg)
-    draws = config.draws_at(config.steps - 1)
+    draws = config.draws_at(config.parts - 1)
     config = replace(config, draws=draws, late_draws=draws)
     return Validation(config, corpus, open_probes(config, corpus))

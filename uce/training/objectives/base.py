@@ -1,7 +1,8 @@
 """What the training loop knows of an objective, and what objectives share."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -12,6 +13,7 @@ from torch.utils.checkpoint import checkpoint
 from uce.errors import UsageError
 
 if TYPE_CHECKING:
+    from uce.model.classifier import Classifier
     from uce.model.encoder import Encoder, ModelConfig
     from uce.training.batch import Batch
     from uce.training.settings import PretrainConfig
@@ -35,6 +37,10 @@ class ObjectiveSettings(ABC):
     def build(self, model: "ModelConfig") -> "Objective":
         """The module with the heads, its weights drawn from torch's global generator."""
 
+    def classifier(self, state: Mapping[str, Tensor]) -> "Classifier | None":  # noqa: ARG002
+        """What the state of the module says of labels, for the model folder; None where it says nothing."""
+        return None
+
 
 class Objective(nn.Module, ABC):
     """Heads, a forward that gives sums, the loss to minimise, and what a line of the log says of the sums."""
@@ -54,6 +60,9 @@ class Objective(nn.Module, ABC):
     def constrain(self) -> None:
         """Bring parameters back into their range after an update."""
         return
+
+    def begin(self, classifier: "Classifier") -> None:
+        """Take the head of a model that a run starts from, where there is such a head and it has the same labels."""
 
     @abstractmethod
     def fields(self, totals: Mapping[str, Tensor], *, step: int) -> dict[str, Any]:
@@ -79,6 +88,9 @@ def cell_vectors(encoder: "Encoder", batch: Mapping[str, Tensor], *, at_once: in
     their gradient is due, under the same random state and precision. That is the gradient cache of Gao et al. 2021
     (arXiv 2101.06983), here by activation checkpointing: one more forward pass, the exact gradient of one graph.
     A parameter's gradient is complete only after the last part, so processes exchange gradients once.
+
+    Where the cycles of a recursive encoder are supervised step by step, this is one step: it goes on from the state
+    that `encoder.recursion` carries, and leaves the new one there.
     """
     projected = encoder.project(batch["vectors"])
 
@@ -86,10 +98,23 @@ def cell_vectors(encoder: "Encoder", batch: Mapping[str, Tensor], *, at_once: in
         # Each distinct token is projected once; the gather's gradient is a plain sum over its copies.
         return encoder.encode(F.embedding(tokens, projected), keep)
 
-    if not at_once:
-        return encode(batch["tokens"], batch["keep"])
-    parts = zip(*(torch.split(batch[name], at_once) for name in ("tokens", "keep")), strict=True)
-    return torch.cat([checkpoint(encode, *part, use_reentrant=False) for part in parts])
+    def supervised(tokens: Tensor, keep: Tensor, carried: Tensor | None) -> tuple[Tensor, Tensor]:
+        return encoder.supervised(F.embedding(tokens, projected), keep, carried=carried)
+
+    inputs = [torch.split(batch[name], at_once or len(batch[name])) for name in ("tokens", "keep")]
+    call = partial(checkpoint, use_reentrant=False) if at_once else _called
+    if not (encoder.training and encoder.recursion and encoder.recursion.steps > 1):
+        return torch.cat([call(encode, *part) for part in zip(*inputs, strict=True)])
+    carried = encoder.recursion.carried
+    states = [None] * len(inputs[0]) if carried is None else torch.split(carried, at_once or len(carried))
+    parts = [call(supervised, *part) for part in zip(*inputs, states, strict=True)]
+    # Kept here and not inside, where it would be done again when a part is computed again.
+    encoder.recursion.carried = torch.cat([state for _, state in parts])
+    return torch.cat([vectors for vectors, _ in parts])
+
+
+def _called(function: Callable[..., Any], *arguments: Any) -> Any:
+    return function(*arguments)
 
 
 def within(name: str, value: float, least: float, most: float) -> None:

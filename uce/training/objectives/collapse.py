@@ -19,6 +19,22 @@ def effective_rank(scatter: Tensor) -> float:
     return float(torch.special.entr(shares).sum().exp())
 
 
+def scatter(everyone: Tensor, taking: Tensor, *, own: slice) -> Tensor:
+    """(D, D) sum of squares of this process's vectors around the mean of all that take part.
+
+    Parameters
+    ----------
+    everyone, taking
+        (rows, D) vectors of all processes, and (rows,) whether each takes part.
+    own
+        The rows of this process.
+    """
+    weight = taking[:, None].to(everyone.dtype)
+    mean = (everyone * weight).sum(dim=0) / weight.sum().clamp(min=1)
+    centred = (everyone[own] - mean) * weight[own]
+    return centred.T @ centred
+
+
 def kernel(similarity: Tensor, others: Tensor) -> Tensor:
     """Mean of exp(-2 |z_i - z_j|^2) over the other vectors of each row, from cosines.
 

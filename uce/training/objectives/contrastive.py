@@ -8,14 +8,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from uce.errors import UsageError
-from uce.training.objectives.base import Objective, ObjectiveSettings, cell_vectors, within
-from uce.training.objectives.collapse import doubts, effective_rank, kernel, told_by_length
+from uce.training.objectives.base import Objective, cell_vectors, within
+from uce.training.objectives.collapse import doubts, effective_rank, kernel, scatter, told_by_length
 from uce.training.objectives.gather import gather, place
-from uce.training.objectives.views import ContrastiveBatch, make_batch
+from uce.training.objectives.views import ViewBatch, ViewSettings, make_views
 
 if TYPE_CHECKING:
     from uce.model.encoder import Encoder, ModelConfig
@@ -25,8 +26,21 @@ if TYPE_CHECKING:
 _LARGEST_LOG_SCALE = math.log(100)  # temperature 0.01, as in CLIP
 
 
+@dataclass(frozen=True, eq=False)
+class ContrastiveBatch(ViewBatch):
+    """Two views of each cell.
+
+    Attributes
+    ----------
+    across
+        () whether a cell is told from others in the other view alone (CLIP) or in both (NT-Xent).
+    """
+
+    across: NDArray[np.bool_]
+
+
 @dataclass(frozen=True)
-class ContrastiveSettings(ObjectiveSettings):
+class ContrastiveSettings(ViewSettings):
     """How the two views of a cell are made, and what they are told from.
 
     Raises
@@ -36,11 +50,6 @@ class ContrastiveSettings(ObjectiveSettings):
     """
 
     name: Literal["contrastive"] = "contrastive"
-    # No gene in common, or counts thinned independently, or both; "draws": two sentences of the same counts, a control.
-    view: Literal["panels", "thin", "panels+thin", "draws"] = "panels+thin"
-    panel_least: float = 0.02  # share of the measured genes that the smallest panel has
-    thin_least: float = 0.1  # smallest share of the counts that a thinned view keeps
-    fewest_genes: int = 20  # in a view; cells with fewer in either take no part
     form: Literal["clip", "ntxent"] = "ntxent"  # told from cells in the other view, or in both
     # First steps that have the form "clip" whatever `form` says: at the start panels differ more than cells do, and the
     # quickest way to tell cells from others of their own view is to make all vectors alike. Published: 10,000.
@@ -49,33 +58,18 @@ class ContrastiveSettings(ObjectiveSettings):
     cache_cells: int = 0  # sentences encoded at a time, for batches beyond memory; 0: all
 
     def __post_init__(self) -> None:
-        within("objective.panel_least", self.panel_least, 1e-6, 0.5)
-        within("objective.thin_least", self.thin_least, 1e-6, 1)
-        within("objective.fewest_genes", self.fewest_genes, 1, 1 << 20)
+        super().__post_init__()
         within("objective.clip_steps", self.clip_steps, 0, 1 << 40)
         within("objective.log_scale", self.log_scale, 0, _LARGEST_LOG_SCALE)
         within("objective.cache_cells", self.cache_cells, 0, 1 << 40)
-
-    def check(self, config: "PretrainConfig") -> None:
-        """A cell needs others to be told from, and its views are thinned here alone."""
-        if config.part_size < 2:
-            msg = (
-                f"batch_size / accumulate = {config.part_size}: objective.name = 'contrastive' tells such cells apart; "
-                "2 or more are needed."
-            )
-            raise UsageError(msg)
-        if config.data.thinning:
-            msg = (
-                f"data.thinning = {config.data.thinning!r}: objective.name = 'contrastive' thins its views itself; "
-                "set it to 0 and choose objective.view."
-            )
-            raise UsageError(msg)
 
     def make_batch(
         self, cells: "Cells", config: "PretrainConfig", part: int, *, rank: int = 0, world: int = 1
     ) -> ContrastiveBatch:
         """Two sentences of each cell."""
-        return make_batch(self, cells, config, part, rank=rank, world=world)
+        views = make_views(self, cells, config, part, rank=rank, world=world)
+        across = self.form == "clip" or part // config.accumulate < self.clip_steps
+        return ContrastiveBatch(**vars(views), across=np.array(across))
 
     def build(self, model: "ModelConfig") -> "ContrastiveObjective":  # noqa: ARG002  (no head: vectors are compared)
         """The temperature."""
@@ -196,7 +190,7 @@ class ContrastiveObjective(Objective):
                 **{name: (weight * value).sum() for name, value in {"loss": losses, **watched}.items()},
                 "views": weight.sum(),
                 "skipped": (1 - weight).sum() / 2,
-                "scatter": _scatter(everyone.detach(), pairs),
+                "scatter": scatter(everyone.detach(), pairs.taking, own=pairs.rows),
             }
 
     def loss(self, sums: Mapping[str, Tensor], batch: Mapping[str, Tensor]) -> Tensor:
@@ -236,11 +230,3 @@ def _watch(similarity: Tensor, pairs: Comparison, genes: Tensor) -> dict[str, Te
         "alignment": 2 - 2 * similarity[pairs.positive],
         "kernel": kernel(similarity, pairs.others),
     }
-
-
-def _scatter(everyone: Tensor, pairs: Comparison) -> Tensor:
-    """(D, D) sum of squares of this process's vectors around the mean of all that take part."""
-    taking = pairs.taking[:, None].to(everyone.dtype)
-    mean = (everyone * taking).sum(dim=0) / taking.sum().clamp(min=1)
-    centred = (everyone[pairs.rows] - mean) * taking[pairs.rows]
-    return centred.T @ centred

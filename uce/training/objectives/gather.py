@@ -42,3 +42,14 @@ def gather(own: Tensor) -> Tensor:
 def place() -> int:
     """Number of this process; its rows stand behind those of the processes before it."""
     return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
+
+
+def in_order(own: Tensor) -> Tensor:
+    """(B, ...) of each process to (n, ...) in the order of the cells of the part: process r of W has r, r + W, ..."""
+    parts = torch.stack(torch.split(gather(own), len(own)), dim=1)
+    return parts.flatten(0, 1)
+
+
+def own_rows(rows: Tensor, cells: int) -> slice:
+    """Which of the rows of `in_order` are the `cells` of this process."""
+    return slice(place(), None, len(rows) // cells)

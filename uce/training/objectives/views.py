@@ -1,28 +1,67 @@
-"""A batch of the contrastive objective: two sentences of each cell that share no gene, or no molecule, or neither.
+"""Two sentences of each cell that share no gene, or no molecule, or neither: what contrastive objectives are shown.
 
 All cells of a part have the same two panels of genes, on every process: otherwise the panel would tell them apart.
 Letters in shapes: B cells of one process, L tokens, G genes.
 """
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from uce.errors import UsageError
 from uce.training.batch import Batch, draw_sentences, pack, rows_of, thin
+from uce.training.objectives.base import ObjectiveSettings, within
 from uce.training.order import HIDE, THIN, generator
 from uce.training.stream import Cells
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
 
-    from uce.training.objectives.contrastive import ContrastiveSettings
     from uce.training.settings import PretrainConfig
 
 
+@dataclass(frozen=True)
+class ViewSettings(ObjectiveSettings):
+    """How the two views of a cell are made.
+
+    Raises
+    ------
+    UsageError
+        A value out of range.
+    """
+
+    name: str = ""
+    # No gene in common, or counts thinned independently, or both; "draws": two sentences of the same counts, a control.
+    view: Literal["panels", "thin", "panels+thin", "draws"] = "panels+thin"
+    panel_least: float = 0.02  # share of the measured genes that the smallest panel has
+    thin_least: float = 0.1  # smallest share of the counts that a thinned view keeps
+    fewest_genes: int = 20  # in a view; cells with fewer in either take no part
+
+    def __post_init__(self) -> None:
+        within("objective.panel_least", self.panel_least, 1e-6, 0.5)
+        within("objective.thin_least", self.thin_least, 1e-6, 1)
+        within("objective.fewest_genes", self.fewest_genes, 1, 1 << 20)
+
+    def check(self, config: "PretrainConfig") -> None:
+        """A cell needs others to be told from, and its views are thinned here alone."""
+        if config.part_size < 2:
+            msg = (
+                f"batch_size / accumulate = {config.part_size}: objective.name = {self.name!r} tells such cells apart; "
+                "2 or more are needed."
+            )
+            raise UsageError(msg)
+        if config.data.thinning:
+            msg = (
+                f"data.thinning = {config.data.thinning!r}: objective.name = {self.name!r} thins its views itself; "
+                "set it to 0 and choose objective.view."
+            )
+            raise UsageError(msg)
+
+
 @dataclass(frozen=True, eq=False)
-class ContrastiveBatch(Batch):
+class ViewBatch(Batch):
     """Sentences (2B, L): the first view of every cell, then the second of every cell.
 
     Attributes
@@ -33,19 +72,16 @@ class ContrastiveBatch(Batch):
         (2B,) genes seen in each view.
     valid
         (B,) false for cells with too few genes in either view to take part.
-    across
-        () whether a cell is told from others in the other view alone (CLIP) or in both (NT-Xent).
     """
 
     cells: NDArray[np.int64]
     genes: NDArray[np.int64]
     valid: NDArray[np.bool_]
-    across: NDArray[np.bool_]
 
 
-def make_batch(
-    settings: "ContrastiveSettings", everyone: Cells, config: "PretrainConfig", part: int, *, rank: int, world: int
-) -> ContrastiveBatch:
+def make_views(
+    settings: ViewSettings, everyone: Cells, config: "PretrainConfig", part: int, *, rank: int, world: int
+) -> ViewBatch:
     """The share of process `rank` in the cells of a part."""
     cells = everyone.part(rank, world)
     measured = cells.dataset.measured
@@ -60,7 +96,7 @@ def make_batch(
         genes.append(np.bincount(rows_of(counts)[shown & (counts.data > 0)], minlength=counts.shape[0]))
         sentences.append(draw_sentences(cells, counts, ~shown, config, part, numbers=numbers))
     vectors, tokens, keep = pack(sentences)
-    return ContrastiveBatch(
+    return ViewBatch(
         species=cells.dataset.species,
         vectors=vectors,
         tokens=tokens,
@@ -68,7 +104,6 @@ def make_batch(
         cells=cells.rows,
         genes=np.concatenate(genes),
         valid=np.minimum(*genes) >= settings.fewest_genes,
-        across=np.array(settings.form == "clip" or part // config.accumulate < settings.clip_steps),
     )
 
 
@@ -94,7 +129,7 @@ def _log_uniform(random: np.random.Generator, least: int, most: int) -> int:
     return round(float(np.exp(random.uniform(np.log(least), np.log(most)))))
 
 
-def _thinned(settings: "ContrastiveSettings", cells: Cells, seed: int, numbers: NDArray[np.int64]) -> "csr_matrix":
+def _thinned(settings: ViewSettings, cells: Cells, seed: int, numbers: NDArray[np.int64]) -> "csr_matrix":
     """Each view of each cell keeps a share of its counts, log-uniform from `thin_least` to 1."""
     randoms = [generator(seed, THIN, int(number)) for number in numbers]
     kept = [float(np.exp(random.uniform(np.log(settings.thin_least), 0))) for random in randoms]

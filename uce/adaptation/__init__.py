@@ -1,0 +1,1 @@
+"""A model fitted further to a user's cells: `uce adapt`."""
