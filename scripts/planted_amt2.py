@@ -3,10 +3,11 @@
 600 genes, six types. In the second domain three genes in ten have their vectors turned by one rotation, and every gene
 its rate multiplied by a factor of its own (log-sd 1); its cells have no labels in training. Afterwards a logistic
 regression learns from five labelled cells of each type of the second domain and is asked about the others (macro-F1,
-mean of ten draws; guessing: 0.17). Prints one JSON line for each way: the source's labels alone, joint, AMT2, and both
-of them again with other cells of the first domain in place of the second.
+mean of ten draws; guessing: 0.17). Prints one JSON line for each way: the source's labels alone, the second domain's
+cells alone, joint, AMT2, and AMT2 with other cells of the first domain in place of the second. `recall` is how often
+the key of the same cell is the nearest one in the last unlabelled updates, and `recall_chance` what guessing gives.
 
-    python scripts/planted_amt2.py [--seed 0] [--alpha 10] [--ways source joint amt2 joint-same amt2-same]
+    python scripts/planted_amt2.py [--seed 0] [--alpha 10] [--panel-updates 32] [--ways source joint amt2]
 """
 
 import argparse
@@ -24,10 +25,10 @@ from scipy.sparse import csr_matrix
 
 GENES, TYPES, CELLS, WIDTH = 600, 6, 600, 64
 ROTATED, SCALE = 0.3, 1.0
-MARKERS, EFFECT, DEPTH = 0.15, 1.0, 400  # share of the genes that a type changes, by which log-sd; molecules
+MARKERS, EFFECT, DEPTH = 0.2, 1.2, 1000  # share of the genes that a type changes, by which log-sd; molecules
 SPECIES = {"first": "homo_sapiens", "second": "mus_musculus", "more": "homo_sapiens"}
 LABELLED_CELLS, DRAWS = 5, 10
-WAYS = ("source", "joint", "amt2", "joint-same", "amt2-same")
+WAYS = ("source", "unlabelled", "joint", "amt2", "amt2-same")
 
 
 def plant(folder: Path, random: np.random.Generator) -> dict[str, NDArray[np.int64]]:
@@ -74,8 +75,8 @@ def plant(folder: Path, random: np.random.Generator) -> dict[str, NDArray[np.int
     return kinds
 
 
-def train(way: str, folder: Path, *, seed: int, alpha: float) -> Path:
-    """The model folder of one way: 300 labelled updates, and 300 unlabelled ones where there are any."""
+def train(way: str, folder: Path, *, seed: int, alpha: float, panel_updates: int) -> list[Path]:
+    """The model folders of the phases of one way: 300 labelled updates, 300 unlabelled ones, or both."""
     from uce.adaptation.phases import Phase, train_phases
     from uce.adaptation.recipes.amt2 import LABELLED, UNLABELLED, Amt2Settings, alternate
     from uce.cells.sentences import SentenceRule
@@ -88,7 +89,7 @@ def train(way: str, folder: Path, *, seed: int, alpha: float) -> Path:
     order, _, same = way.partition("-")
     unlabelled = "more" if same else "second"
     labels = SupervisedSettings(classes=tuple(map(str, range(TYPES))), cells=(CELLS // TYPES,) * TYPES)
-    momentum = MomentumSettings(panel_least=0.1, fewest_genes=5, queue=1024, dim=32)
+    momentum = MomentumSettings(panel_least=0.1, fewest_genes=5, queue=1024, dim=32, panel_updates=panel_updates)
     shape = ModelConfig(
         layers=1, dim=64, heads=4, hidden=128, protein_dim=WIDTH, out_dim=64, decoder_dim=64, norm="post",
         activation="gelu", dropout=0.0, positions="none", readout="cls+mean", max_tokens=256,
@@ -98,7 +99,7 @@ def train(way: str, folder: Path, *, seed: int, alpha: float) -> Path:
         others = tuple(name for name in SPECIES if name not in used)
         return PretrainConfig(
             data=DataSettings(corpus=str(folder / "corpus"), leave_out=others, balance=0.0, species_balance=1.0),
-            model=shape, seed=seed, steps=300, batch_size=64, draws=64, late_draws=64, objective=labels,
+            model=shape, seed=seed, steps=300, batch_size=64, draws=96, late_draws=96, objective=labels,
             rule=SentenceRule(draws=192, max_tokens=256),
             optimizer=OptimizerSettings(lr=1e-3, warmup=10, weight_decay=0.0, final=0.1),
             run=RunSettings(workers=0, snapshot_every=1000, keep_snapshots=1),
@@ -107,6 +108,8 @@ def train(way: str, folder: Path, *, seed: int, alpha: float) -> Path:
     first, others = config("first"), replace(config(unlabelled), objective=momentum)
     if order == "source":
         phases = [Phase(LABELLED, first)]
+    elif order == "unlabelled":
+        phases = [Phase(UNLABELLED, others)]
     elif order == "joint":
         both = JointSettings(with_labels=("first",), labelled=labels, unlabelled=momentum)
         phases = [Phase("joint", replace(config("first", unlabelled), steps=600, objective=both))]
@@ -114,7 +117,7 @@ def train(way: str, folder: Path, *, seed: int, alpha: float) -> Path:
         recipe = Amt2Settings(rounds=4, source_steps=100, unlabelled_steps=75, labelled_steps=50, alpha=alpha)
         phases = alternate(first, others, recipe)
         assert {phase.name for phase in phases} == {LABELLED, UNLABELLED}
-    return train_phases(folder / f"{way}-{seed}", phases)[-1]
+    return train_phases(folder / f"{way}-{seed}", phases)
 
 
 def judge(model: Path, folder: Path, kinds: NDArray[np.int64]) -> float:
@@ -135,11 +138,21 @@ def judge(model: Path, folder: Path, kinds: NDArray[np.int64]) -> float:
     return float(np.mean(scores))
 
 
+def recalls(models: list[Path]) -> dict[str, float]:
+    """How well keys were found in the last logged updates that had any."""
+    from uce.training.records import read_metrics
+
+    lines = [line for model in models for line in read_metrics(model.parent)]
+    found = [line for line in lines if "recall" in line]
+    return {name: found[-1][name] for name in ("recall", "recall_chance")} if found else {}
+
+
 def main() -> None:
     """Plant, train and judge once for each way."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--alpha", type=float, default=10.0)
+    parser.add_argument("--panel-updates", type=int, default=32)
     parser.add_argument("--ways", nargs="+", default=WAYS, choices=WAYS)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as place:
@@ -147,9 +160,10 @@ def main() -> None:
         os.environ["UCE_HOME"] = str(folder / "home")
         kinds = plant(folder, np.random.default_rng(options.seed))
         for way in options.ways:
-            model = train(way, folder, seed=options.seed, alpha=options.alpha)
-            line = {"way": way, "seed": options.seed, "alpha": options.alpha}
-            print(json.dumps({**line, "macro_f1": judge(model, folder, kinds["second"])}), flush=True)
+            asked = {name: getattr(options, name) for name in ("seed", "alpha", "panel_updates")}
+            models = train(way, folder, **asked)
+            line = {"way": way, **asked, "macro_f1": judge(models[-1], folder, kinds["second"]), **recalls(models)}
+            print(json.dumps(line), flush=True)
 
 
 if __name__ == "__main__":

@@ -42,7 +42,8 @@ def main() -> None:
         print(planted_table(repeats=options.repeats))
         return
     plant(options.corpus)
-    for axis, changes in {"datasets": {"sizes": 5}, "cells": {"sizes": 6, "only": ["many"]}}.items():
+    axes: dict[str, dict[str, object]] = {"datasets": {"sizes": 5}, "cells": {"sizes": 6, "only": ["many"]}}
+    for axis, changes in axes.items():
         content = {
             "corpus": str(options.corpus / "corpus"),
             "axis": axis,
@@ -75,7 +76,7 @@ def plant(folder: Path) -> None:
         types = random.integers(0, len(own), sizes[name]) if training else np.repeat(np.arange(TYPES), OF_A_TYPE)
         rates = np.tile(base, (len(types), 1))
         for cell, kind in enumerate(types):
-            rates[cell, programmes[own[kind]]] += 1.2
+            rates[cell, programmes[own[kind]]] += 1.6
         shares = np.exp(rates) / np.exp(rates).sum(axis=1, keepdims=True)
         counts = csr_matrix(random.poisson(DEPTH * shares).astype(np.float32))
         obs = pd.DataFrame(

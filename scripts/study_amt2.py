@@ -50,6 +50,7 @@ HELD_OUT = ("source_held_out", "target_held_out")
 RIVALS = ("source", "source-long", "source-unlabelled", "unlabelled-source", "joint")
 BASELINES = ("pca", "mean-genes")
 _ASKED = ("source", "target", "target_held_out")  # datasets that are embedded
+_FEWEST_TO_CHOOSE = 3  # cells of every label
 _UNSEEN = 0.1  # share of the source that no labelled phase sees
 Order = Literal[
     "none", "source", "source-long", "unlabelled", "source-unlabelled", "unlabelled-source", "joint", "amt2"
@@ -333,7 +334,9 @@ def _none(vectors: Mapping[str, Floats], labels: Mapping[str, Texts], both: Text
 def _score(
     train: Floats, told: Texts, vectors: Mapping[str, Floats], labels: Mapping[str, Texts], known: Sequence[str]
 ) -> float:
-    alone = np.arange(len(told)).astype(np.str_)  # cells are held out one by one where the penalty is chosen
+    # The penalty is chosen by cells held out one by one; of labels with a cell or two none can be spared.
+    enough = np.unique(told, return_counts=True)[1].min() >= _FEWEST_TO_CHOOSE
+    alone = np.arange(len(told)).astype(np.str_) if enough else np.zeros(len(told), np.str_)
     asked = np.isin(labels["target_held_out"], known)
     said = fit_logistic(train, told, alone).votes(vectors["target_held_out"][asked]).labels
     return classification_scores(labels["target_held_out"][asked], said)["macro_f1"]

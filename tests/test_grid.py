@@ -7,11 +7,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
+from uce import grid
 from uce.errors import InputError, ModelError, UsageError
+from uce.files import write_json
 from uce.grid import JSON, Row, read_rows, run_rows
 
 ROWS = [Row(f"row-{n}", {"n": n, "parts": (1, n)}) for n in range(4)]
@@ -198,3 +201,18 @@ def test_a_row_that_another_process_holds_is_passed_over(tmp_path: Path) -> None
     held.write_text(json.dumps({"host": os.uname().nodename, "pid": os.getppid()}))
     run_rows(tmp_path, ROWS, square, retry=True, quiet=True)
     assert [record["name"] for record in read_rows(tmp_path)] == ["row-1", "row-2", "row-3"]
+
+
+def test_a_row_that_was_done_just_before_its_lock_was_ours_is_not_done_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = grid._held
+
+    def late(row: Row, folder: Path) -> ExitStack | None:
+        done = {"name": row.name, "settings": dict(row.settings), "status": "done", "values": {}, "seconds": 1.0}
+        write_json(folder / "rows" / f"{row.name}.json", done)
+        return held(row, folder)
+
+    monkeypatch.setattr(grid, "_held", late)
+    run_rows(tmp_path, ROWS, square, quiet=True)
+    assert calls(tmp_path) == {}

@@ -1,6 +1,7 @@
 """Adaptations from the user's side: what is learned, what is left as it was, what goes on, what is refused."""
 
 import json
+import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -67,7 +68,8 @@ def test_the_adapted_model_is_a_model_like_any_other(base: Path, make_file: Make
     assert changed == {f"encoder.blocks.{block}.{name}.weight" for block in (0, 1) for name in linear}
     facts = model.info["adapted_from"]
     assert (facts["model"], facts["sha256"], facts["rank"]) == ("base", origin.sha256, 8)
-    assert 0 < facts["trained_parameters"] < sum(p.numel() for p in model.encoder.parameters())
+    in_and_out = [64 + 64, 64 + 128, 64 + 64, 64 + 128, 128 + 64]  # of the five linear maps of a block
+    assert facts["trained_parameters"] == 2 * 8 * sum(in_and_out) + 4 * 32 + 4 + 1
     assert model.info["licence"] == "MIT"
     assert "80 cells with one of 4 labels (cell_type)" in model.info["summary"]
     adata = anndata.read_h5ad(file)
@@ -99,6 +101,36 @@ def test_two_labels_are_enough(base: Path, make_file: MakeFile, tmp_path: Path) 
     adata.write_h5ad(file)
     done = adapt(file, base, tmp_path / "run", "probe", labels="two")
     assert f1(done.scores, "adapted", "classifier") == f1(done.scores, "base", "classifier")
+
+
+@pytest.mark.parametrize("recipe", ["probe", "lora"])
+def test_one_cell_of_each_of_two_types_is_enough(recipe: str, base: Path, make_file: MakeFile, tmp_path: Path) -> None:
+    file = make_file()
+    adata = anndata.read_h5ad(file)
+    types = adata.obs["cell_type"].astype(str).to_numpy()
+    learned = np.flatnonzero(adata.obs["donor"].isin(["D1", "D2"]))
+    chosen = [learned[types[learned] == kind][0] for kind in ("a", "b")]
+    types[np.setdiff1d(learned, chosen)] = "unknown"
+    adata.obs["cell_type"] = types
+    adata.write_h5ad(file)
+    done = adapt(file, base, tmp_path / "run", recipe, *(QUICK if recipe == "lora" else ()))
+    assert done.scores.learned == 2
+    assert done.scores.new == int((types[adata.obs["donor"].isin(["D3", "D4"])] > "b").sum())
+    assert {line["vectors"] for line in done.scores.lines} == {"base", "adapted"}  # two cells have no components
+
+
+def test_nothing_is_scored_where_no_held_out_cell_has_a_label_that_was_learned(
+    base: Path, make_file: MakeFile, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = make_file()
+    adata = anndata.read_h5ad(file)
+    adata.obs["cell_type"] = adata.obs["cell_type"].astype(str) + adata.obs["donor"].astype(str)
+    adata.write_h5ad(file)
+    done = uce.adapt(file, out=tmp_path / "run", recipe="probe", labels="cell_type", model=base, hold_out=HELD)
+    assert (done.scores, done.picture) == (None, None)
+    assert "nothing is scored, as no held-out cell has a vector and a label that was learned" in capsys.readouterr().err
+    with pytest.raises(OutputExistsError, match="finished"):
+        uce.adapt(file, out=tmp_path / "run", recipe="probe", labels="cell_type", model=base, hold_out=HELD)
 
 
 def test_contrastive_needs_no_labels_and_reads_none(base: Path, make_file: MakeFile, tmp_path: Path) -> None:
@@ -148,7 +180,7 @@ def test_one_that_was_killed_before_it_was_scored_is_scored(
         with pytest.raises(KeyboardInterrupt):
             adapt(file, base, tmp_path / "run", "lora", *QUICK)
     assert (tmp_path / "run" / "base-lora").is_dir()
-    with pytest.raises(UsageError, match=r"holds an adaptation with another settings"):
+    with pytest.raises(UsageError, match=r"holds a run with steps = 9, not 10"):
         adapt(file, base, tmp_path / "run", "lora", *QUICK, "steps=10")
     assert adapt(file, base, tmp_path / "run", "lora", *QUICK).scores is not None
 
@@ -178,11 +210,22 @@ def test_nothing_is_overwritten_and_another_adaptation_is_refused(
         adapt(file, base, out, "probe", hold_out={"donor": ["D1"]})
     with pytest.raises(UsageError, match="another cells"):
         adapt(make_file("other", seed=1), base, out, "probe")
+    (tmp_path / "begun").mkdir()
+    dead = {"host": socket.gethostname(), "pid": 2**22 + 1}  # as of a process that was killed right at the start
+    (tmp_path / "begun" / ".adapt.lock").write_text(json.dumps(dead))
+    assert adapt(file, base, tmp_path / "begun", "probe").model.is_dir()
     (tmp_path / "taken").mkdir()
     (tmp_path / "taken" / "notes.txt").write_text("mine")
     with pytest.raises(OutputExistsError, match="no adaptation"):
         adapt(file, base, tmp_path / "taken", "probe")
     assert before == {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+
+
+def test_a_misspelt_setting_can_be_mended_in_the_same_folder(base: Path, make_file: MakeFile, tmp_path: Path) -> None:
+    file = make_file()
+    with pytest.raises(UsageError, match=r"unknown key stepz\. Did you mean steps\?"):
+        adapt(file, base, tmp_path / "run", "lora", "stepz=3")
+    assert adapt(file, base, tmp_path / "run", "lora", *QUICK).model.is_dir()
 
 
 @pytest.mark.parametrize(
@@ -199,6 +242,7 @@ def test_nothing_is_overwritten_and_another_adaptation_is_refused(
         ("lora", {"name": "checkpoints"}, "name = 'checkpoints'"),
         ("lora", {"name": "cells"}, "a folder of the run has that name"),
         ("lora", {"settings": ("steps=x",)}, "steps: 'x' found; a whole number is needed"),
+        ("probe", {"settings": ("steps=5",)}, "the recipe probe trains no encoder"),
         ("lora", {"settings": ("start=uce-mini",)}, "follows from the options of uce adapt"),
         ("contrastive", {"labels": "cell_type", "hold_out": None}, "reads no labels. Leave it out"),
         ("contrastive", {"labels": None}, "held-out cells are scored by labels"),
@@ -227,3 +271,13 @@ def test_the_command_prints_the_model_and_the_scores(
     assert [line["vectors"] for line in record["scores"]["lines"]] == ["pca", "base", "base", "adapted", "adapted"]
     assert str(tmp_path) not in (tmp_path / "run" / "adapt.json").read_text()
     assert main(words) == 5
+
+
+def test_what_the_model_was_trained_on_before_stays_known(base: Path, make_file: MakeFile, tmp_path: Path) -> None:
+    first = adapt(make_file("first"), base, tmp_path / "one", "lora", *QUICK)
+    for recipe, names in (("lora", ["second", "first"]), ("probe", ["first"])):
+        settings = QUICK if recipe == "lora" else ()
+        done = adapt(make_file("second", seed=1), first.model, tmp_path / recipe, recipe, *settings)
+        manifest = json.loads((done.model / "trained_on" / "manifest.json").read_text())
+        assert [dataset["dataset"] for dataset in manifest["datasets"]] == names
+        assert "base was trained on" in manifest["lacking"]

@@ -15,6 +15,7 @@ from uce.errors import ModelError, UsageError
 from uce.model.checkpoint import load_model, save_model
 from uce.model.classifier import Classifier
 from uce.model.folders import CLASSIFIER
+from uce.model.hub import pack
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +29,7 @@ def folder(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         specials=model.specials,
         gene_encoder=model.gene_encoder,
         gene_tables=[],
-        info={},
+        info={"licence": "MIT"},
         classifier=Classifier(
             ("a", "b", "c"),
             (20 * random.standard_normal((3, model.config.out_dim))).astype(np.float32),
@@ -63,6 +64,12 @@ def test_cells_get_the_labels_of_the_classifier(
     assert cells.obs["uce_label"].astype(str).tolist() == found.obs["uce_label"].astype(str).tolist()
     with pytest.raises(Exception, match="uce_best_label"):
         uce.annotate(cells, model=folder, species="human", quiet=True)
+
+
+def test_the_classifier_goes_where_the_model_goes(folder: Path, tiny_folder: Path) -> None:
+    assert pack(folder, repo="me/mini").files[CLASSIFIER] == folder / CLASSIFIER
+    assert "## Labels\n\n- a\n- b\n- c" in (folder / "README.md").read_text()
+    assert load_model(folder).sha256 == load_model(tiny_folder).sha256  # which is that of the vectors
 
 
 def test_what_cannot_be_labelled_is_refused(

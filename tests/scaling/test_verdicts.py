@@ -43,6 +43,13 @@ def test_the_margin_decides() -> None:
     assert judge(SIZES, level, floor=0.5, margin=1e-5).word == "undetermined"
 
 
+def test_a_falling_curve_has_no_point_of_saturation() -> None:
+    said = judge(SIZES, rising(-0.01), floor=0.4)
+    assert said.word == "saturated"
+    assert said.told == "saturated (falls)"
+    assert corrected_point(SIZES, rising(-0.01), said, floor=0.4) is None
+
+
 def test_noise_and_few_runs_are_undetermined() -> None:
     noisy = rising(0.0, noise=0.05)
     assert judge(SIZES, noisy, floor=0.5).word == "undetermined"

@@ -24,7 +24,7 @@ from uce.training.corpus import Corpus
 from uce.training.counting import count_bytes, count_flops
 from uce.training.loop import pretrain
 from uce.training.objectives.keys import NOBODY, Keys, Queue
-from uce.training.objectives.momentum import MomentumObjective, MomentumSettings
+from uce.training.objectives.momentum import MomentumBatch, MomentumObjective, MomentumSettings
 from uce.training.optimizer import build_optimizer
 from uce.training.records import read_metrics
 from uce.training.settings import DataSettings, OptimizerSettings, PretrainConfig, RunSettings, ValidationSettings
@@ -33,7 +33,7 @@ from uce.training.stopping import Stopping
 from uce.training.trainee import Trainee
 from uce.training.trainer import Trainer
 
-from .conftest import batch_of, tensors_of, toy_config
+from .conftest import batch_of, cells_of, tensors_of, toy_config
 
 Configure = Callable[..., PretrainConfig]
 SETTINGS = MomentumSettings(panel_least=0.1, fewest_genes=5, queue=72, momentum=0.9, dim=16)
@@ -287,17 +287,35 @@ def test_keys_have_no_gradient_and_no_optimizer(corpus: Corpus, make_config: Con
     assert all(parameter.grad is not None for parameter in fast)
 
 
-def test_a_batch_knows_its_dataset_whatever_others_there_are(
+def test_keys_are_told_apart_within_a_dataset_and_its_panels(
     make_corpus: Callable[..., Corpus], make_config: Configure
 ) -> None:
-    config = make_config(objective=SETTINGS, accumulate=2)
-    batches = [batch_of(make_corpus(), config, part) for part in range(12)]
-    numbers = {int(batch.origin) for batch in batches}  # type: ignore[attr-defined]
-    alone = batch_of(make_corpus(sizes=(400,)), config, 0)
-    assert len(numbers) == 2
-    assert min(numbers) >= 0
-    assert int(alone.origin) in numbers  # type: ignore[attr-defined]
-    assert [int(batch.update) for batch in batches] == [part // 2 for part in range(12)]  # type: ignore[attr-defined]
+    config = make_config(objective=replace(SETTINGS, panel_updates=3), accumulate=2)
+    corpus = make_corpus()
+    batches = {part: batch_of(corpus, config, part) for part in range(12)}
+    names = {part: cells_of(corpus, config, part).dataset.name for part in batches}
+    seen: dict[tuple[str, int], set[int]] = {}
+    shown: dict[tuple[str, int], list[set[int]]] = {}
+    for part, batch in batches.items():
+        assert isinstance(batch, MomentumBatch)
+        assert int(batch.update) == part // 2
+        key = (names[part], part // 6)
+        seen.setdefault(key, set()).add(int(batch.origin))
+        both = [set(batch.vectors[batch.tokens[half]].ravel()) for half in (slice(0, 16), slice(16, 32))]
+        shown[key] = [one | two for one, two in zip(shown.get(key, [set(), set()]), both, strict=True)]
+    # One number for the parts of a dataset that have the same panels, another for all others.
+    assert len(seen) == 4
+    assert all(len(numbers) == 1 for numbers in seen.values())
+    assert len(set.union(*seen.values())) == 4
+    assert min(set.union(*seen.values())) >= 0
+    first_gene = corpus.datasets[0].vocabulary.first_gene
+    for first, second in shown.values():
+        assert not {gene for gene in first & second if gene >= first_gene}
+    alone = batch_of(make_corpus(sizes=(400,)), config, 0)  # in other company
+    assert isinstance(alone, MomentumBatch)
+    assert {int(alone.origin)} == seen["set0", 0]
+    thinned = make_config(objective=replace(SETTINGS, view="thin", panel_updates=3), accumulate=2)
+    assert len({int(batch_of(corpus, thinned, part).origin) for part in batches}) == 2  # type: ignore[attr-defined]
 
 
 def test_costs_are_counted_without_numbers(corpus: Corpus, make_config: Configure) -> None:
@@ -460,7 +478,8 @@ def test_what_cannot_work_is_refused(make_config: Configure, changes: dict[str, 
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("queue", 1), ("momentum", 1.1), ("momentum", math.nan), ("temperature", 0), ("dim", 1)]
+    ("name", "value"),
+    [("queue", 1), ("panel_updates", 0), ("momentum", 1.1), ("momentum", math.nan), ("temperature", 0), ("dim", 1)],
 )
 def test_values_out_of_range_are_refused(name: str, value: float) -> None:
     with pytest.raises(UsageError, match=f"objective.{name} = "):

@@ -13,13 +13,14 @@ from uce.adaptation.scoring import Scores, score_held_out
 from uce.adaptation.task import CELLS, SOURCE, START, Recipe, Task
 from uce.embedding import DEFAULT_MODEL
 from uce.errors import OutputExistsError, UsageError
+from uce.evaluation.results import NotPossible
 from uce.files import make_folder, printable, write_json
 from uce.locks import lock
 from uce.model.checkpoint import Model, load_model
 from uce.progress import say
 from uce.training.settings import check_name
 
-RECORD, PICTURE = "adapt.json", "adapt.png"  # of a run
+RECORD, PICTURE, _LOCK = "adapt.json", "adapt.png", ".adapt.lock"  # of a run
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,8 @@ def adapt(
     out
         Folder of the run; the model folder is made in it, and beside it what led to it.
     recipe
-        `probe`, `lora` or `full` (which learn from labels), or `contrastive` (which reads none).
+        `probe`, `lora` or `full` (which learn from labels), `contrastive` (which reads none), or `amt2` (which learns
+        from the labels of `source`).
     labels
         Column of `obs` with the labels. Cells without one ("", "unknown", missing) are not learned from.
     model
@@ -88,7 +90,7 @@ def adapt(
     settings
         Changes of the training's configuration such as `steps=500`, see `uce.training.settings`.
     quiet
-        No notes on stderr.
+        No notes on stderr but the course of training.
 
     Returns
     -------
@@ -111,7 +113,7 @@ def adapt(
     Examples
     --------
     >>> import uce
-    >>> done = uce.adapt("cells.h5ad", out="runs/mine", recipe="lora", labels="cell_type")  # doctest: +SKIP
+    >>> done = uce.adapt("cells.h5ad", out="runs/mine", recipe="full", labels="cell_type")  # doctest: +SKIP
     >>> uce.embed(adata, model=done.model)                                                  # doctest: +SKIP
     """
     chosen = find_recipe(recipe)
@@ -131,7 +133,7 @@ def adapt(
     plan = _plan(task)
     _check(task, plan)
     make_folder(task.out)
-    with lock(task.out / ".adapt.lock", wait=False):
+    with lock(task.out / _LOCK, wait=False):
         write_json(task.out / RECORD, {"plan": plan})
         folder = chosen.train(task)
         scores = _scored(task, load_model(folder)) if held else None
@@ -189,7 +191,7 @@ def _check(task: Task, plan: dict[str, Any]) -> None:
     """Refuse a folder that holds another adaptation, one that is finished, or something else."""
     record = task.out / RECORD
     if not record.is_file():
-        if task.out.is_dir() and any(task.out.iterdir()):
+        if task.out.is_dir() and any(not path.name.startswith(_LOCK) for path in task.out.iterdir()):
             msg = f"{task.out}: holds something that is no adaptation. Choose another --output."
             raise OutputExistsError(msg)
         return
@@ -199,7 +201,8 @@ def _check(task: Task, plan: dict[str, Any]) -> None:
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         msg = f"{record}: damaged ({type(error).__name__}). Choose another --output."
         raise UsageError(msg) from error
-    if changed := [key for key in plan if before.get(key) != plan[key]]:
+    # A run of training knows its own settings, and none has begun where one of them was misspelt.
+    if changed := [key for key in plan if key != "settings" and before.get(key) != plan[key]]:
         msg = f"{task.out}: holds an adaptation with another {changed[0]}. Choose another --output."
         raise UsageError(msg)
     if "scores" in there and task.target.exists():
@@ -208,9 +211,10 @@ def _check(task: Task, plan: dict[str, Any]) -> None:
 
 
 def _scored(task: Task, adapted: Model) -> Scores | None:
-    if not (task.cells.labelled & task.cells.held_out).any():
-        say(f"{task.cells.file.path}: no held-out cell has a label, so none is scored.", quiet=task.quiet)
+    try:
+        scores = score_held_out(task.cells, task.model, adapted, seed=task.seed)
+    except NotPossible as reason:
+        say(f"{task.cells.file.path}: nothing is scored, as {reason}.", quiet=task.quiet)
         return None
-    scores = score_held_out(task.cells, task.model, adapted, seed=task.seed)
     say(scores, quiet=task.quiet)
     return scores

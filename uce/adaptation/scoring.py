@@ -1,5 +1,6 @@
 """Did it pay? Labels of held-out cells from the model before and after, and from principal components."""
 
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,7 @@ from uce.evaluation.baselines import BASELINES
 from uce.evaluation.cells import Cells
 from uce.evaluation.counts import CountsOptions, with_counts
 from uce.evaluation.probes import fit_logistic, knn
+from uce.evaluation.results import NotPossible
 from uce.evaluation.scores import classification_scores
 from uce.model.checkpoint import Model
 
@@ -76,6 +78,11 @@ def score_held_out(cells: UserCells, base: Model, adapted: Model, *, seed: int) 
 
     `classifier` is a logistic regression on the vectors, but the adapted model's own where it brings one; `knn` asks
     the 15 nearest cells by cosine.
+
+    Raises
+    ------
+    NotPossible
+        There is no cell to ask for.
     """
     labelled = read_labelled(cells, base, seed=seed)
     learned = cells.learned[labelled.rows]
@@ -83,10 +90,14 @@ def score_held_out(cells: UserCells, base: Model, adapted: Model, *, seed: int) 
     before, after = vectors_of(labelled, base), vectors_of(labelled, adapted)
     whole = np.isfinite(before).all(axis=1) & np.isfinite(after).all(axis=1)
     fit, asked = learned & whole, ~learned & known & whole
-    components = BASELINES["pca"].embed(labelled, fit, seed)
+    if not asked.any():
+        raise NotPossible("no held-out cell has a vector and a label that was learned")
     classifier = adapted.classifier
     own = None if classifier is None else np.array(classifier.labels)[classifier.probabilities(after).argmax(axis=1)]
-    lines = [_line("pca", "classifier", labelled, asked, _logistic(components, labelled, fit))]
+    lines = []
+    with suppress(NotPossible):  # fewer than three cells have no components
+        components = BASELINES["pca"].embed(labelled, fit, seed)
+        lines.append(_line("pca", "classifier", labelled, asked, _logistic(components, labelled, fit)))
     for name, vectors, said in (("base", before, None), ("adapted", after, own)):
         told = _logistic(vectors, labelled, fit) if said is None else said
         lines.append(_line(name, "classifier", labelled, asked, told))

@@ -12,7 +12,7 @@ def add_commands(commands: Commands) -> None:
         commands,
         "adapt",
         "fit a model further to your cells, with or without labels",
-        example="adapt cells.h5ad --recipe lora --labels cell_type --hold-out donor=D1,D2 -o runs/mine",
+        example="adapt cells.h5ad --recipe full --labels cell_type --hold-out donor=D1,D2 -o runs/mine",
     )
     parser.add_argument("cells", help="the cells: .h5ad, AnnData .zarr, 10x .h5 or 10x matrix folder, of one species")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings of training, such as steps=500")

@@ -189,15 +189,13 @@ def _components(pool: TrainingCells) -> npt.NDArray[np.float64]:
     encoder = str(pool.index.content["gene_encoder"])
     parts = []
     for shard in pool.shards:
-        vectors, reader = (
-            load_gene_table(species[shard.dataset], encoder=encoder).vectors,
-            ShardReader(pool.folder(shard)),
-        )
+        vectors = load_gene_table(species[shard.dataset], encoder=encoder).vectors.astype(np.float64)
+        reader = ShardReader(pool.folder(shard))
         for start in range(0, shard.cells, _BLOCK):
             counts = reader.read(start, start + _BLOCK).astype(np.float64)
             depth = np.maximum(np.asarray(counts.sum(axis=1)).ravel(), 1)
             counts.data = np.log1p(counts.data * np.repeat(1e4 / depth, np.diff(counts.indptr)))
-            parts.append(counts @ vectors.astype(np.float64))
+            parts.append(counts @ vectors)
     joined = np.concatenate(parts)
     joined -= joined.mean(axis=0)
     dim = joined.shape[1]

@@ -7,7 +7,6 @@ import hashlib
 import os
 import shutil
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -141,10 +140,9 @@ def _write_store(store: Path, out: Path, kept: dict[str, Order]) -> dict[str, An
     if not shards:
         return None
     sums = {name: sum(shard[name] for shard in shards.values()) for name in ("cells", "entries", "counts")}
-    key = _key(record, kept)
-    facts = {"dataset": record["dataset"], **sums, "donors": sorted(donors)}
-    write_record(out, {"key": key, **facts, "shards": shards, "files": files})
-    return facts
+    about = {"dataset": record["dataset"], **sums, "donors": sorted(donors)}
+    write_record(out, {"key": _key(record, kept), **about, "shards": shards, "files": files})
+    return about
 
 
 def _write_rows(shard: Path, out: Path, rows: Order) -> dict[str, int]:
@@ -166,10 +164,10 @@ def _write_rows(shard: Path, out: Path, rows: Order) -> dict[str, int]:
         obs, var = read_elem(group["obs"]).iloc[rows], read_elem(group["var"])[["measured"]]
         wide = group["X"]["data"].dtype == np.uint32
     reader = ShardReader(shard)
-    read: partial[Any] = partial(np.searchsorted, rows)
-    blocks = range(int(rows[0]) // _BLOCK * _BLOCK, int(rows[-1]) + 1, _BLOCK)
-    inside = [(start, rows[read(start) : read(start + _BLOCK)] - start) for start in blocks]
-    counts = vstack([reader.read(start, start + _BLOCK)[some] for start, some in inside if some.size], format="csr")
+    blocks = np.split(rows, np.flatnonzero(np.diff(rows // _BLOCK)) + 1)
+    starts = [int(block[0]) // _BLOCK * _BLOCK for block in blocks]
+    read = zip(starts, blocks, strict=True)
+    counts = vstack([reader.read(start, start + _BLOCK)[block - start] for start, block in read], format="csr")
     for name in obs.select_dtypes("category"):
         obs = obs.assign(**{name: obs[name].cat.remove_unused_categories()})
     out.parent.mkdir(parents=True, exist_ok=True)

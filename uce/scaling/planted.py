@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from uce.scaling.fits import Floats, Shape, predict
+from uce.scaling.fits import Floats, Shape, gain, predict
 from uce.scaling.saturation import SHARE, corrected_point, published_point
 from uce.scaling.verdicts import judge
 
@@ -41,6 +41,11 @@ class Truth:
         """(K,) true scores."""
         x = np.array(self.sizes) / self.sizes[0]
         return predict(self.shape, np.array(self.parameters), x)
+
+    @property
+    def gain(self) -> float:
+        """True gain per doubling at the largest size."""
+        return float(gain(self.shape, np.array(self.parameters), self.sizes[-1] / self.sizes[0]))
 
     @property
     def point(self) -> float | None:
@@ -98,6 +103,8 @@ class Outcome:
         The verdicts.
     shape
         The true shape was chosen.
+    held
+        The limits of the gain hold the true one.
     near
         Of the studies called saturated: the corrected point is the true one, or a step of the sizes from it. NaN where
         there is no true one, or no such study.
@@ -109,6 +116,7 @@ class Outcome:
     growing: float
     undetermined: float
     shape: float
+    held: float
     near: float
 
 
@@ -117,12 +125,13 @@ def try_truth(truth: Truth, *, repeats: int, seed: int = 0) -> Outcome:
     random = np.random.Generator(np.random.PCG64(seed))
     sizes = np.array(truth.sizes)
     early = QUARTER * sizes[-1]
-    words, points, corrected, shapes = [], [], [], []
+    words, points, corrected, shapes, held = [], [], [], [], []
     for _ in range(repeats):
         scores = truth.draw(random)
         verdict = judge(sizes, scores, floor=truth.floor)
         words.append(verdict.word)
         shapes.append(verdict.choice is not None and verdict.choice.shape == truth.shape)
+        held.append(verdict.lower <= truth.gain <= verdict.upper)
         points.append(published_point(sizes, scores))
         corrected.append(corrected_point(sizes, scores, verdict, floor=truth.floor))
     found = [point for point in corrected if point is not None]
@@ -133,6 +142,7 @@ def try_truth(truth: Truth, *, repeats: int, seed: int = 0) -> Outcome:
         growing=words.count("still growing") / repeats,
         undetermined=words.count("undetermined") / repeats,
         shape=float(np.mean(shapes)),
+        held=float(np.mean(held)),
         near=_near(sizes, found, truth.point),
     )
 
@@ -147,8 +157,8 @@ def _near(sizes: Floats, found: list[float], true: float | None) -> float:
 def planted_table(truths: tuple[Truth, ...] = TRUTHS, *, repeats: int = 500, seed: int = 0) -> str:
     """Markdown: a row per truth, what each statistic makes of it in `repeats` studies of five seeds."""
     head = (
-        "| truth | sizes | noise | published: saturated at <= 25 % | corrected: the same | saturated | still growing "
-        "| undetermined | shape found | point within a step |\n|---|---|---|---|---|---|---|---|---|---|"
+        "| truth | gain a doubling | sizes | noise | published: saturated at <= 25 % | corrected: the same | saturated "
+        "| still growing | undetermined | shape found | limits hold | point within a step |\n" + "|---" * 12 + "|"
     )
     lines = [head]
     for truth in truths:
@@ -162,8 +172,12 @@ def planted_table(truths: tuple[Truth, ...] = TRUTHS, *, repeats: int = 500, see
                 outcome.growing,
                 outcome.undetermined,
                 outcome.shape,
+                outcome.held,
                 outcome.near,
             )
         ]
-        lines.append(" | ".join([f"| {truth.name}", str(len(truth.sizes)), f"{truth.noise:g}", *shares]) + " |")
+        lines.append(
+            " | ".join([f"| {truth.name}", f"{truth.gain:.4f}", str(len(truth.sizes)), f"{truth.noise:g}", *shares])
+            + " |"
+        )
     return "\n".join(lines)

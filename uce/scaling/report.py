@@ -85,7 +85,7 @@ def verdict_table(study: StudyConfig, curves: Sequence[Curve], references: Mappi
             limits,
             over,
             said.choice.shape if said.choice else "",
-            said.word,
+            said.told,
             *(f"{point:,.0f}" if point else "" for point in (curve.corrected, said.n95)),
             f"{curve.published:,.0f}" if np.isfinite(curve.published) else "",
             "" if curve.last_fifth is None else f"{curve.last_fifth:+.4f}",
@@ -132,9 +132,12 @@ def _draw(study: StudyConfig, curves: Sequence[Curve], references: Mapping[str, 
             _draw_curve(axes, curve, colour)
         for what, score in references.items():
             axes.axhline(score, color="#8a8f98", linewidth=1, linestyle=_REFERENCE_STYLES.get(what, ":"), label=what)
-        axes.set_title("\n".join([name, *(f"{curve.scheme}: {curve.verdict.word}" for curve in own)]), fontsize=9)
+        axes.set_title("\n".join([name, *(f"{curve.scheme}: {curve.verdict.told}" for curve in own)]), fontsize=9)
         axes.set_xscale("log")
         axes.set_xlim(own[0].sizes[0] / 3, own[0].sizes[-1] * 1.5)  # also where no run is done
+        ticks = own[0].sizes[::-2]
+        axes.set_xticks(ticks, [f"{size:,.0f}" for size in ticks])
+        axes.minorticks_off()
         axes.set_xlabel(f"{study.axis} to learn from")
     panels[0].set_ylabel("macro-F1 of cell types")
     panels[-1].legend(fontsize=7, frameon=False)

@@ -28,14 +28,15 @@ def train_and_score(run: Run, study: StudyConfig, config: PretrainConfig, place:
     corpus = _subset(run, study, place)
     config = with_corpus(config, corpus, run.seed)
     train = open_corpus(config.data)
-    about: dict[str, JSON] = {"cells": int(train.sizes.sum()), "datasets": len(train.datasets)}
+    values: dict[str, JSON] = {"cells": int(train.sizes.sum()), "datasets": len(train.datasets), "shown": 0}
     if run.scheme == UNTRAINED:
-        return {"f1": _checked(score_untrained(config, place / "run")), **about, "shown": 0}
-    if not run.learner.config:
-        return {"f1": _checked(score_components(config, train)), **about, "shown": 0}
-    f1, last = score_trained(config, place / "run")
-    shown = config.steps * config.batch_size
-    values = {"f1": _checked(f1), **about, "shown": shown, "last_fifth": last}
+        f1 = score_untrained(config, place / "run")
+    elif not run.learner.config:
+        f1 = score_components(config, train)
+    else:
+        f1, values["last_fifth"] = score_trained(config, place / "run")
+        values["shown"] = config.steps * config.batch_size
+    values["f1"] = _checked(f1)
     _clear(place)
     return values
 

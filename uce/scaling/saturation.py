@@ -29,14 +29,14 @@ def corrected_point(sizes: Floats, scores: Floats, verdict: Verdict, *, floor: f
 
     Read off the curve through the means, as the best of noisy means is no plateau. Only of a curve that is judged
     saturated: on one that may still rise, 95 % of what was seen is no share of anything. So it is None otherwise, where
-    training brought nothing, and where the plateau lies beyond the largest size.
+    the curve falls, where training brought nothing, and where the plateau lies beyond the largest size.
 
     Parameters
     ----------
     floor
         Score of the untrained encoder, or chance where that is higher.
     """
-    if verdict.word != "saturated" or verdict.choice is None:
+    if verdict.word != "saturated" or verdict.choice is None or verdict.upper < 0:
         return None
     there = np.isfinite(scores).any(axis=0)
     sizes, scores = sizes[there], scores[:, there]

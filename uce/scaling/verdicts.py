@@ -13,6 +13,7 @@ import numpy as np
 from uce.scaling.fits import Choice, Floats, Shape, choose, fit, gain, seed_weights
 
 Word: TypeAlias = Literal["saturated", "still growing", "undetermined"]
+# Fixed with the planted curves of docs/results/scaling.md, which has what they give there.
 MARGIN = 0.005  # of the score, per doubling
 FEWEST_SIZES, FEWEST_SEEDS, FEWEST_UNITS = 5, 3, 5
 FARTHEST = 4.0  # times the largest size: nothing is said of more data than that
@@ -49,6 +50,11 @@ class Verdict:
     upper: float = float("nan")
     over_units: tuple[float, float] | None = None
     n95: float | None = None
+
+    @property
+    def told(self) -> str:
+        """The word for a table; a curve that falls is saturated by the rule, which is not all that is to be said."""
+        return f"{self.word} (falls)" if self.upper < 0 else self.word
 
 
 def judge(

@@ -4,7 +4,6 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from uce.errors import UsageError
-from uce.files import nearest, printable
 
 if TYPE_CHECKING:
     from uce.adaptation.task import Recipe
@@ -28,6 +27,8 @@ def find_recipe(name: str) -> "Recipe":
         There is none.
     """
     if name not in RECIPES:
+        from uce.files import nearest, printable  # here, as the command line reads the table for its help
+
         msg = f"--recipe {printable(name)!r}: one of {', '.join(RECIPES)} is needed.{nearest(name, list(RECIPES))}"
         raise UsageError(msg)
     recipe: Recipe = import_module(f"{__name__}.{name}").RECIPE

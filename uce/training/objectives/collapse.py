@@ -1,5 +1,6 @@
 """Whether cell vectors say anything: measures of spread, and the signs of a run that went wrong."""
 
+import math
 from collections.abc import Mapping
 
 import torch
@@ -61,6 +62,31 @@ def told_by_length(own: Tensor, everyone: Tensor, positive: Tensor, candidates: 
     distance = (own[:, None] - everyone).abs().masked_fill(~candidates, torch.inf)
     nearest = distance == distance.min(dim=1, keepdim=True).values
     return (nearest & positive).any(dim=1) / nearest.sum(dim=1)
+
+
+def found(similarity: Tensor, positive: Tensor, others: Tensor, lengths: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
+    """What finds the one right column of each row, for the log, (rows,).
+
+    Parameters
+    ----------
+    similarity
+        (rows, columns) cosines.
+    positive, others
+        (rows, columns) the right column, and those it is told from.
+    lengths
+        Of rows and columns, see `told_by_length`.
+    """
+    candidates = positive | others
+    nearest = similarity.masked_fill(~candidates, -math.inf).argmax(dim=1)
+    among = candidates.sum(dim=1)
+    return {
+        "loss_chance": among.log(),
+        "recall": positive.gather(1, nearest[:, None]).squeeze(1),
+        "recall_chance": 1 / among,
+        "recall_length": told_by_length(*lengths, positive, candidates),
+        "alignment": 2 - 2 * similarity[positive],
+        "negatives": others.sum(dim=1),
+    }
 
 
 def doubts(values: Mapping[str, float], *, step: int) -> list[str]:

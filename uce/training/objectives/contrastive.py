@@ -67,7 +67,7 @@ class ContrastiveSettings(ViewSettings):
         self, cells: "Cells", config: "PretrainConfig", part: int, *, rank: int = 0, world: int = 1
     ) -> ContrastiveBatch:
         """Two sentences of each cell."""
-        views = make_views(self, cells, config, part, rank=rank, world=world)
+        views = make_views(self, cells, config, part, panels=part, rank=rank, world=world)
         across = self.form == "clip" or part // config.accumulate < self.clip_steps
         return ContrastiveBatch(**vars(views), across=np.array(across))
 

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-NOBODY = -1  # dataset of a place without a key
+NOBODY = -1  # origin of a place without a key
 
 
 class Keys(NamedTuple):
@@ -16,7 +16,7 @@ class Keys(NamedTuple):
     vectors
         (K, d) of length 1.
     origins, rows
-        (K,) dataset and row of the cell; where there is no key, the dataset is -1.
+        (K,) what keys must share to be told apart, as a number, -1 where there is no key; the row of the cell.
     lengths
         (K,) log number of genes in the view, less its mean over the batch.
     """
@@ -66,3 +66,28 @@ class Queue(nn.Module):
         for there, new in zip(self.keys, keys, strict=True):
             there[taken] = new.to(there.dtype)
         self.next.copy_((self.next + count) % places)
+
+
+def candidates(own: Keys, pool: Keys, origin: Tensor) -> tuple[Keys, Tensor, Tensor]:
+    """What each query is compared with: the key of its own cell, and the keys of other cells of its dataset.
+
+    Parameters
+    ----------
+    own
+        (B,) keys of the cells that ask.
+    pool
+        (K,) keys of any cells.
+    origin
+        () dataset of the cells that ask.
+
+    Returns
+    -------
+    asked, positive, others
+        (B + K,) the own keys, then those of the pool; (B, B + K) where a query has its own; and where it has others.
+    """
+    asked = Keys(*(torch.cat(parts) for parts in zip(own, pool, strict=True)))
+    count = len(own.rows)
+    positive = torch.eye(count, len(asked.rows), dtype=torch.bool, device=origin.device)
+    others = (asked.origins == origin) & (asked.rows != own.rows[:, None])
+    others[:, :count] = False
+    return asked, positive, others

@@ -2,7 +2,9 @@
 
 One view of a cell makes a query by the encoder that is trained; the other makes a key by a slow copy of it. The key is
 told from those of earlier batches, which wait in a queue, so that it takes no large batch to be told from many. A cell
-is told from cells of its own dataset alone: to tell it from others, the batch effect would do.
+is told from cells of its own dataset alone: to tell it from others, the batch effect would do. And it is told from keys
+of the same two panels of genes alone: to tell it from others, the panels would do, as its own key is the only one in
+sight with its batch's. So panels change more slowly than batches here, and when they do, the queue has to fill again.
 
 Letters in shapes: B cells of one process, n of all, K keys of the queue, d width of a key, D width of a cell vector.
 """
@@ -23,10 +25,10 @@ from torch import Tensor, nn
 from uce.errors import UsageError
 from uce.model.encoder import Encoder
 from uce.training.objectives.base import Objective, cell_vectors, within
-from uce.training.objectives.collapse import doubts, effective_rank, kernel, scatter, told_by_length
+from uce.training.objectives.collapse import doubts, effective_rank, found, kernel, scatter
 from uce.training.objectives.contrastive import info_nce
 from uce.training.objectives.gather import in_order, own_rows
-from uce.training.objectives.keys import NOBODY, Keys, Queue
+from uce.training.objectives.keys import NOBODY, Keys, Queue, candidates
 from uce.training.objectives.views import ViewBatch, ViewSettings, make_views
 
 if TYPE_CHECKING:
@@ -42,7 +44,7 @@ class MomentumBatch(ViewBatch):
     Attributes
     ----------
     origin
-        () a number that stands for the dataset, in whatever company it is.
+        () a number that stands for the dataset, in whatever company it is, and the panels.
     update
         () number of the update that the part belongs to: the key encoder moves once in each.
     """
@@ -63,6 +65,7 @@ class MomentumSettings(ViewSettings):
 
     name: Literal["momentum"] = "momentum"
     queue: int = 4096  # keys that are kept, the newest ones of all datasets
+    panel_updates: int = 32  # updates that have the same panels; keys of others are not told from
     momentum: float = 0.99  # share of the key encoder's weights that stays in an update
     temperature: float = 0.1  # by which cosines are divided
     dim: int = 64  # width of a key
@@ -70,6 +73,7 @@ class MomentumSettings(ViewSettings):
     def __post_init__(self) -> None:
         super().__post_init__()
         within("objective.queue", self.queue, 2, 1 << 24)
+        within("objective.panel_updates", self.panel_updates, 1, 1 << 40)
         within("objective.momentum", self.momentum, 0, 1)
         within("objective.temperature", self.temperature, 1e-3, 10)
         within("objective.dim", self.dim, 2, 1 << 14)
@@ -89,21 +93,20 @@ class MomentumSettings(ViewSettings):
         self, cells: "Cells", config: "PretrainConfig", part: int, *, rank: int = 0, world: int = 1
     ) -> MomentumBatch:
         """Two sentences of each cell."""
-        views = make_views(self, cells, config, part, rank=rank, world=world)
-        return MomentumBatch(
-            **vars(views),
-            origin=np.array(_number(cells.dataset.name)),
-            update=np.array(part // config.accumulate),
-        )
+        update = part // config.accumulate
+        panels = update // self.panel_updates
+        views = make_views(self, cells, config, part, panels=panels, rank=rank, world=world)
+        shown = f"{cells.dataset.name}\n{panels if 'panels' in self.view else ''}"
+        return MomentumBatch(**vars(views), origin=np.array(_number(shown)), update=np.array(update))
 
     def build(self, model: "ModelConfig") -> "MomentumObjective":
         """The heads, the key encoder and an empty queue."""
         return MomentumObjective(self, model)
 
 
-def _number(dataset: str) -> int:
-    """A dataset's name as a number, never negative."""
-    return int.from_bytes(blake2b(dataset.encode(), digest_size=8).digest(), "little") >> 1
+def _number(text: str) -> int:
+    """A text as a number, never negative."""
+    return int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), "little") >> 1
 
 
 class MomentumObjective(Objective):
@@ -129,7 +132,8 @@ class MomentumObjective(Objective):
         """Sums over the cells of a `MomentumBatch` that take part, see `compare`. In training, the queue moves on."""
         if self.training:
             self.follow(encoder, batch["update"])
-        first, second = ({**batch, **half} for half in _halves(batch))
+        halves = zip(batch["tokens"].chunk(2), batch["keep"].chunk(2), strict=True)
+        first, second = ({**batch, "tokens": tokens, "keep": keep} for tokens, keep in halves)
         cells = cell_vectors(encoder, first)
         with torch.no_grad():
             slow = cell_vectors(self.key_encoder, second)
@@ -176,7 +180,7 @@ class MomentumObjective(Objective):
             taking, there = others.any(dim=1), own.origins != NOBODY
             weight = (taking & there).to(losses.dtype)
             with torch.no_grad():
-                watched = _watch(similarity, positive, others, (lengths, asked.lengths))
+                watched = found(similarity, positive, others, (lengths, asked.lengths))
                 watched |= {"loss": losses, "views": torch.ones_like(losses)}
             sums = {name: (weight * value).sum() for name, value in watched.items()}
             sums |= {
@@ -225,33 +229,8 @@ class MomentumObjective(Objective):
         values["effective_rank"] = effective_rank(totals["scatter"])
         values["queue_filled"] = float(totals["filled"]) / parts
         values["skipped_cells"] = float(totals["skipped"])
-        found = doubts(values, step=step)
-        return {**values, "suspect": found} if found else values
-
-
-def candidates(own: Keys, pool: Keys, origin: Tensor) -> tuple[Keys, Tensor, Tensor]:
-    """What each query is compared with: the key of its own cell, and the keys of other cells of its dataset.
-
-    Parameters
-    ----------
-    own
-        (B,) keys of the cells that ask.
-    pool
-        (K,) keys of any cells.
-    origin
-        () dataset of the cells that ask.
-
-    Returns
-    -------
-    asked, positive, others
-        (B + K,) the own keys, then those of the pool; (B, B + K) where a query has its own; and where it has others.
-    """
-    asked = Keys(*(torch.cat(parts) for parts in zip(own, pool, strict=True)))
-    count = len(own.rows)
-    positive = torch.eye(count, len(asked.rows), dtype=torch.bool, device=origin.device)
-    others = (asked.origins == origin) & (asked.rows != own.rows[:, None])
-    others[:, :count] = False
-    return asked, positive, others
+        wrong = doubts(values, step=step)
+        return {**values, "suspect": wrong} if wrong else values
 
 
 def _head(width: int, dim: int) -> nn.Sequential:
@@ -260,28 +239,6 @@ def _head(width: int, dim: int) -> nn.Sequential:
     Without a bias, as what they map has length 1 and a bias would be most of what comes out.
     """
     return nn.Sequential(nn.Linear(width, width, bias=False), nn.ReLU(), nn.Linear(width, dim, bias=False))
-
-
-def _halves(batch: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """The sentences of the first views, and those of the second."""
-    tokens, keep = (batch[name].chunk(2) for name in ("tokens", "keep"))
-    first, second = ({"tokens": t, "keep": k} for t, k in zip(tokens, keep, strict=True))
-    return first, second
-
-
-def _watch(similarity: Tensor, positive: Tensor, others: Tensor, lengths: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
-    """What the log shows of each query, (B,)."""
-    candidates = positive | others
-    nearest = similarity.masked_fill(~candidates, -math.inf).argmax(dim=1)
-    among = candidates.sum(dim=1)
-    return {
-        "loss_chance": among.log(),
-        "recall": positive.gather(1, nearest[:, None]).squeeze(1),
-        "recall_chance": 1 / among,
-        "recall_length": told_by_length(*lengths, positive, candidates),
-        "alignment": 2 - 2 * similarity[positive],
-        "negatives": others.sum(dim=1),
-    }
 
 
 def _spread(cells: Tensor, keys: Keys, mine: slice) -> dict[str, Tensor]:

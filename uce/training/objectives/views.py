@@ -80,16 +80,16 @@ class ViewBatch(Batch):
 
 
 def make_views(
-    settings: ViewSettings, everyone: Cells, config: "PretrainConfig", part: int, *, rank: int, world: int
+    settings: ViewSettings, everyone: Cells, config: "PretrainConfig", part: int, *, panels: int, rank: int, world: int
 ) -> ViewBatch:
-    """The share of process `rank` in the cells of a part."""
+    """The share of process `rank` in the cells of a part; parts of the same number `panels` have the same panels."""
     cells = everyone.part(rank, world)
     measured = cells.dataset.measured
-    panels = np.stack([measured, measured])
+    shown_genes = np.stack([measured, measured])
     if "panels" in settings.view:
-        panels = draw_panels(generator(config.seed, HIDE, part), measured, least=settings.panel_least)
+        shown_genes = draw_panels(generator(config.seed, HIDE, panels), measured, least=settings.panel_least)
     sentences, genes = [], []
-    for view, panel in enumerate(panels):
+    for view, panel in enumerate(shown_genes):
         numbers = 2 * cells.samples + view
         counts = _thinned(settings, cells, config.seed, numbers) if "thin" in settings.view else cells.counts
         shown = panel[counts.indices]
