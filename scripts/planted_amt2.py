@@ -7,7 +7,7 @@ mean of ten draws; guessing: 0.17). Prints one JSON line for each way: the sourc
 cells alone, joint, AMT2, and AMT2 with other cells of the first domain in place of the second. `recall` is how often
 the key of the same cell is the nearest one in the last unlabelled updates, and `recall_chance` what guessing gives.
 
-    python scripts/planted_amt2.py [--seed 0] [--alpha 10] [--panel-updates 32] [--ways source joint amt2]
+    python scripts/planted_amt2.py [--seed 0] [--alpha 10] [--panel-updates 32] [--longer 1] [--ways source joint amt2]
 """
 
 import argparse
@@ -75,8 +75,8 @@ def plant(folder: Path, random: np.random.Generator) -> dict[str, NDArray[np.int
     return kinds
 
 
-def train(way: str, folder: Path, *, seed: int, alpha: float, panel_updates: int) -> list[Path]:
-    """The model folders of the phases of one way: 300 labelled updates, 300 unlabelled ones, or both."""
+def train(way: str, folder: Path, *, seed: int, alpha: float, panel_updates: int, longer: int) -> list[Path]:
+    """The model folders of the phases of one way: 300 labelled updates, 300 x `longer` unlabelled ones, or both."""
     from uce.adaptation.phases import Phase, train_phases
     from uce.adaptation.recipes.amt2 import LABELLED, UNLABELLED, Amt2Settings, alternate
     from uce.cells.sentences import SentenceRule
@@ -109,12 +109,12 @@ def train(way: str, folder: Path, *, seed: int, alpha: float, panel_updates: int
     if order == "source":
         phases = [Phase(LABELLED, first)]
     elif order == "unlabelled":
-        phases = [Phase(UNLABELLED, others)]
+        phases = [Phase(UNLABELLED, replace(others, steps=300 * longer))]
     elif order == "joint":
         both = JointSettings(with_labels=("first",), labelled=labels, unlabelled=momentum)
         phases = [Phase("joint", replace(config("first", unlabelled), steps=600, objective=both))]
     else:
-        recipe = Amt2Settings(rounds=4, source_steps=100, unlabelled_steps=75, labelled_steps=50, alpha=alpha)
+        recipe = Amt2Settings(rounds=4, source_steps=100, unlabelled_steps=75 * longer, labelled_steps=50, alpha=alpha)
         phases = alternate(first, others, recipe)
         assert {phase.name for phase in phases} == {LABELLED, UNLABELLED}
     return train_phases(folder / f"{way}-{seed}", phases)
@@ -153,6 +153,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--alpha", type=float, default=10.0)
     parser.add_argument("--panel-updates", type=int, default=32)
+    parser.add_argument("--longer", type=int, default=1, help="times as many unlabelled updates (not of joint)")
     parser.add_argument("--ways", nargs="+", default=WAYS, choices=WAYS)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as place:
@@ -160,7 +161,7 @@ def main() -> None:
         os.environ["UCE_HOME"] = str(folder / "home")
         kinds = plant(folder, np.random.default_rng(options.seed))
         for way in options.ways:
-            asked = {name: getattr(options, name) for name in ("seed", "alpha", "panel_updates")}
+            asked = {name: getattr(options, name) for name in ("seed", "alpha", "panel_updates", "longer")}
             models = train(way, folder, **asked)
             line = {"way": way, **asked, "macro_f1": judge(models[-1], folder, kinds["second"]), **recalls(models)}
             print(json.dumps(line), flush=True)
