@@ -7,7 +7,7 @@ mean of ten draws; guessing: 0.17). Prints one JSON line for each way: the sourc
 cells alone, joint, AMT2, and AMT2 with other cells of the first domain in place of the second. `recall` is how often
 the key of the same cell is the nearest one in the last unlabelled updates, and `recall_chance` what guessing gives.
 
-    python scripts/planted_amt2.py [--seed 0] [--alpha 10] [--panel-updates 32] [--longer 1] [--ways source joint amt2]
+    python scripts/planted_amt2.py [--seed 0] [--alpha 10] [--longer 1] [--ways source joint amt2]
 """
 
 import argparse
@@ -75,7 +75,7 @@ def plant(folder: Path, random: np.random.Generator) -> dict[str, NDArray[np.int
     return kinds
 
 
-def train(way: str, folder: Path, *, seed: int, alpha: float, panel_updates: int, longer: int) -> list[Path]:
+def train(way: str, folder: Path, *, seed: int, alpha: float, longer: int) -> list[Path]:
     """The model folders of the phases of one way: 300 labelled updates, 300 x `longer` unlabelled ones, or both."""
     from uce.adaptation.phases import Phase, train_phases
     from uce.adaptation.recipes.amt2 import LABELLED, UNLABELLED, Amt2Settings, alternate
@@ -89,7 +89,7 @@ def train(way: str, folder: Path, *, seed: int, alpha: float, panel_updates: int
     order, _, same = way.partition("-")
     unlabelled = "more" if same else "second"
     labels = SupervisedSettings(classes=tuple(map(str, range(TYPES))), cells=(CELLS // TYPES,) * TYPES)
-    momentum = MomentumSettings(panel_least=0.1, fewest_genes=5, queue=1024, dim=32, panel_updates=panel_updates)
+    momentum = MomentumSettings(panel_least=0.1, fewest_genes=5, queue=1024, dim=32)
     shape = ModelConfig(
         layers=1, dim=64, heads=4, hidden=128, protein_dim=WIDTH, out_dim=64, decoder_dim=64, norm="post",
         activation="gelu", dropout=0.0, positions="none", readout="cls+mean", max_tokens=256,
@@ -152,7 +152,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--alpha", type=float, default=10.0)
-    parser.add_argument("--panel-updates", type=int, default=32)
     parser.add_argument("--longer", type=int, default=1, help="times as many unlabelled updates (not of joint)")
     parser.add_argument("--ways", nargs="+", default=WAYS, choices=WAYS)
     options = parser.parse_args()
@@ -161,7 +160,7 @@ def main() -> None:
         os.environ["UCE_HOME"] = str(folder / "home")
         kinds = plant(folder, np.random.default_rng(options.seed))
         for way in options.ways:
-            asked = {name: getattr(options, name) for name in ("seed", "alpha", "panel_updates", "longer")}
+            asked = {name: getattr(options, name) for name in ("seed", "alpha", "longer")}
             models = train(way, folder, **asked)
             line = {"way": way, **asked, "macro_f1": judge(models[-1], folder, kinds["second"]), **recalls(models)}
             print(json.dumps(line), flush=True)

@@ -182,8 +182,9 @@ def test_without_alpha_there_is_no_anchor_to_the_bit_and_with_it_the_last_unlabe
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
-        (["steps=5"], "steps=5: is of one kind of phase"),
-        (["objective.balanced=false"], "is of one kind of phase"),
+        (["steps=5"], "steps=5: is for the recipe to choose"),
+        (["objective.balanced=false"], "is for the recipe to choose"),
+        (["adapters.rank=4"], "is for the recipe to choose"),
         (["recipe.rounds=0"], "recipe.rounds = 0"),
         (["recipe.alpha=-1"], "recipe.alpha = -1"),
         (["recipe.turns=3"], "unknown key turns"),

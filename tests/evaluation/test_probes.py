@@ -112,6 +112,13 @@ def test_the_penalty_is_chosen_on_other_groups() -> None:
     assert np.isnan(alone.temperature)
 
 
+@pytest.mark.parametrize("labels", ["aabcdefgh", "abcdefgh", "aab"])
+def test_labels_of_a_single_cell_each_can_be_learned(labels: str) -> None:
+    vectors = np.eye(12, dtype="f4")[[ord(label) - ord("a") for label in labels]]
+    fitted = fit_logistic(vectors, np.asarray(list(labels)), np.arange(len(labels)).astype(str))
+    assert np.isfinite(fitted.votes(vectors).probabilities).all()
+
+
 @given(st.lists(st.sampled_from("abc"), min_size=1, max_size=200), st.integers(1, 60))
 @settings(max_examples=40, deadline=None)
 def test_a_sample_keeps_the_shares_of_labels(labels: list[str], most: int) -> None:

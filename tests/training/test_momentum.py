@@ -479,7 +479,7 @@ def test_what_cannot_work_is_refused(make_config: Configure, changes: dict[str, 
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("queue", 1), ("panel_updates", 0), ("momentum", 1.1), ("momentum", math.nan), ("temperature", 0), ("dim", 1)],
+    [("queue", 1), ("panel_updates", 1), ("momentum", 1.1), ("momentum", math.nan), ("temperature", 0), ("dim", 1)],
 )
 def test_values_out_of_range_are_refused(name: str, value: float) -> None:
     with pytest.raises(UsageError, match=f"objective.{name} = "):

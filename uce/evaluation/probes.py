@@ -178,6 +178,7 @@ def _choose(train: Floats, labels: Texts, groups: Texts, strengths: tuple[float,
         for held_out in (folds == fold for fold in np.unique(folds))
         if len(np.unique(labels[~held_out])) > 1
     ]
+    parts = [(fit_on, test) for fit_on, test in parts if test.any()]  # a label of a single cell is in no other fold
     asked = np.concatenate([np.flatnonzero(test) for _, test in parts]) if parts else np.zeros(0, int)
     if len(np.unique(folds)) < 2 or not len(asked):
         return strengths[len(strengths) // 2], float("nan"), False

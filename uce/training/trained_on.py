@@ -90,12 +90,19 @@ def _with_those_of(start: "Start", ours: TrainingManifest) -> TrainingManifest:
         why = "its folder does not say which" if theirs is None else "hashed over other gene tables"
         lacking = [ours.lacking, f"the cells that {start.name} was trained on, from which it began ({why})"]
         return replace(ours, lacking="; ".join(filter(None, lacking)))
+    # Where training went on with the same cells, as in phases, they are named once.
+    seen = list(zip(ours.datasets, ours.cells, strict=True))
+    more = [
+        (dataset, cells, near)
+        for dataset, cells, near in zip(theirs.datasets, theirs.cells, theirs.near, strict=True)
+        if not any(dataset == there and np.array_equal(cells, known) for there, known in seen)
+    ]
     return TrainingManifest(
-        datasets=(*ours.datasets, *theirs.datasets),
+        datasets=(*ours.datasets, *(dataset for dataset, _, _ in more)),
         genes=theirs.genes | ours.genes,
-        cells=(*ours.cells, *theirs.cells),
-        near=(*ours.near, *theirs.near),
-        corpora=(*ours.corpora, *theirs.corpora),
+        cells=(*ours.cells, *(cells for _, cells, _ in more)),
+        near=(*ours.near, *(near for _, _, near in more)),
+        corpora=tuple(dict.fromkeys((*ours.corpora, *theirs.corpora))),
         lacking="; ".join(filter(None, (ours.lacking, theirs.lacking))),
     )
 

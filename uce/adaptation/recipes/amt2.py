@@ -27,7 +27,7 @@ PHASES = "phases.csv"  # of a run: what came of each phase
 LABELLED, UNLABELLED = "source", "unlabelled"  # names of phases
 _LARGEST_BATCH = 64
 _OURS = "recipe."  # settings of the recipe and not of training
-_FIXED = ("steps=", "objective.", "optimizer.anchor=")  # of training, in which the phases differ
+_FIXED = ("steps=", "objective.", "optimizer.anchor=", "adapters.")  # of training, but for the recipe to choose
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ def _own_settings(task: Task) -> tuple[Amt2Settings, Task]:
     for change in task.settings:
         if change.startswith(_FIXED):
             ways = "recipe.source_steps, recipe.unlabelled_steps, recipe.labelled_steps, recipe.alpha, recipe.momentum"
-            msg = f"{printable(change)}: is of one kind of phase. The recipe has {ways}."
+            msg = f"{printable(change)}: is for the recipe to choose. It has {ways}."
             raise UsageError(msg)
     ours = [change.removeprefix(_OURS) for change in task.settings if change.startswith(_OURS)]
     others = tuple(change for change in task.settings if not change.startswith(_OURS))

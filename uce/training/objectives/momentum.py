@@ -73,7 +73,7 @@ class MomentumSettings(ViewSettings):
     def __post_init__(self) -> None:
         super().__post_init__()
         within("objective.queue", self.queue, 2, 1 << 24)
-        within("objective.panel_updates", self.panel_updates, 1, 1 << 40)
+        within("objective.panel_updates", self.panel_updates, 2, 1 << 40)
         within("objective.momentum", self.momentum, 0, 1)
         within("objective.temperature", self.temperature, 1e-3, 10)
         within("objective.dim", self.dim, 2, 1 << 14)
