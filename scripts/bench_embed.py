@@ -5,8 +5,8 @@
 
 The model has the published four layers and sizes, random weights and random gene vectors, 5,120 wide. Each program is a
 process of its own; within a round they take turns, and a ratio is taken within its round. What starting takes is the
-time of the same program for the first cell alone, run beside it. `uce embed` also embeds up to 64 of the cells twice
-more, to judge its result: that is in its time and not in the cells.
+time of the same program for the first cell alone, run beside it. `uce embed` also embeds a few of the cells a
+second time, to judge its result: that is in its time and not in the cells.
 
 Then, in one process, the sentences of `uce` go through both encoders without padding: how far are the vectors apart,
 and how quick is each encoder alone? The yardstick of the distances is the same cell drawn a second time.

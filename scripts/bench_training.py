@@ -126,7 +126,7 @@ class Ours:
     def __init__(self, config: PretrainConfig, corpus: Corpus, run: Path) -> None:
         from accelerate import Accelerator
 
-        self.trainer = Trainer(config, corpus, Accelerator(mixed_precision=config.precision), run, None)
+        self.trainer = Trainer(config, corpus, Accelerator(mixed_precision=config.precision), run, None, start=None)
         self.done, self.stopping = 0, Stopping()
 
     def step(self, made: Made) -> None:
