@@ -166,6 +166,25 @@ def test_cycles_without_a_gradient_take_no_memory(corpus: Any) -> None:
     assert taken[2] > 2 * taken[0]
 
 
+def test_what_is_computed_again_takes_less_memory_in_every_cycle_and_changes_no_bit(corpus: Any) -> None:
+    def gradients(*, recompute: bool) -> list[torch.Tensor]:
+        torch.manual_seed(0)
+        trainee = Trainee(recursive(cycles=3)).train()
+        trainee.encoder.recompute = recompute
+        tensors = tensors_of(corpus, recursive(), 0)
+        trainee.objective.loss(trainee(tensors), tensors).backward()
+        return [p.grad for p in trainee.parameters() if p.grad is not None]
+
+    for one, other in zip(gradients(recompute=False), gradients(recompute=True), strict=True):
+        assert torch.equal(one, other)
+    batch = batch_of(corpus, recursive(), 0)
+    saved, whole = (
+        count_bytes(recursive(cycles=8, run=RunSettings(recompute=again)), corpus, batch, kind="cpu")[1]
+        for again in (True, False)
+    )
+    assert saved < 0.4 * whole  # with the first block of the two alone it would be above a half
+
+
 def test_work_is_reckoned_by_cycle(corpus: Any) -> None:
     config = recursive(cycles=3)
     batches = sample_batches(config, corpus)

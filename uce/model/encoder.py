@@ -325,7 +325,9 @@ class Encoder(nn.Module):
             known = None if number else qkv
             x = checkpoint(block, x, mask, use_reentrant=False) if again else block(x, mask, qkv=known)
         last = self.blocks[-1] if queries is not None or self.last_again is None else self.last_again
-        states: Tensor = last(x, mask, queries=queries)
+        # For CLS alone there is next to nothing to compute again.
+        whole = again and queries is None
+        states: Tensor = checkpoint(last, x, mask, use_reentrant=False) if whole else last(x, mask, queries=queries)
         return states
 
     def mean_token(self, projected: Tensor, keep: Tensor | None = None) -> Tensor:
