@@ -6,7 +6,7 @@ Whoever sees the two ends and cannot follow the links is right in half of the ca
 pass; in eight cycles they see sixteen. Prints a JSON line for each number of cycles, with the share of right answers
 on new sentences, read at the cycles of training and at others.
 
-    python scripts/planted_recursion.py [--links 6] [--cycles 8 1] [--steps 3000] [--seed 0]
+    python scripts/planted_recursion.py [--links 6] [--cycles 8 1] [--steps 3500] [--seed 0]
 """
 
 import argparse
@@ -77,7 +77,7 @@ def train(cycles: int, *, links: int, steps: int, seed: int, grow: int) -> dict[
         "steps": steps,
         "seed": seed,
         "weights": sum(parameter.numel() for parameter in encoder.blocks.parameters()),
-        "loss": round(float(loss), 4),
+        "loss": round(loss.item(), 4),
         "right": {str(number): round(right(encoder, head, links, number), 3) for number in read},
         "seconds": round(time.perf_counter() - began),
     }
@@ -88,8 +88,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--links", type=int, default=6, help="tokens of a chain, at most 8")
     parser.add_argument("--cycles", type=int, nargs="+", default=[8, 1])
-    parser.add_argument("--steps", type=int, default=3000)
-    parser.add_argument("--grow", type=int, default=250, help="steps until chains have one link more; 0: all at once")
+    parser.add_argument("--steps", type=int, default=3500)
+    parser.add_argument("--grow", type=int, default=500, help="steps until chains have one link more; 0: all at once")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     for cycles in args.cycles:
