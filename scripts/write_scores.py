@@ -13,7 +13,7 @@ import pandas as pd
 
 from uce.corpus.training_manifest import TrainingManifest
 from uce.evaluation.combine import Standing, standings
-from uce.model.checkpoint import load_model, save_model
+from uce.model.checkpoint import load_model, save_again
 from uce.model.folders import TRAINED_ON
 
 METRIC = "knn_macro_f1"
@@ -42,17 +42,7 @@ def write_scores(benchmark: Path, folder: Path) -> None:
     metrics[model.name] = f"{rows[model.name].mean:.3f}"
     metrics |= {name: _words(rows[name], model.name) for name in ROWS if name in rows}
     manifest = TrainingManifest.read(folder / TRAINED_ON)  # which saving anew would leave behind
-    save_model(
-        folder,
-        encoder=model.encoder,
-        rule=model.rule,
-        specials=model.specials,
-        gene_encoder=model.gene_encoder,
-        gene_tables=model.gene_tables,
-        info={**model.info, "metrics": metrics},
-        chromosome_vectors=model.chromosome_vectors,
-        overwrite=True,
-    )
+    save_again(model, folder, info={**model.info, "metrics": metrics}, overwrite=True)
     manifest.write(folder / TRAINED_ON)
 
 

@@ -237,6 +237,21 @@ def save_model(
     return folder
 
 
+def save_again(model: Model, folder: str | Path, **changes: Any) -> Path:
+    """Write a loaded model as another folder; `changes` are the arguments of `save_model` that are not its own."""
+    own: dict[str, Any] = {
+        "encoder": model.encoder,
+        "rule": model.rule,
+        "specials": model.specials,
+        "gene_encoder": model.gene_encoder,
+        "gene_tables": model.gene_tables,
+        "info": model.info,
+        "chromosome_vectors": model.chromosome_vectors,
+        "classifier": model.classifier,
+    }
+    return save_model(folder, **(own | changes))
+
+
 def _tensors(
     encoder: Encoder, specials: NDArray[np.float32], chromosomes: Mapping[str, NDArray[np.float32]], place: Path
 ) -> dict[str, Tensor]:

@@ -11,7 +11,7 @@ from uce.config import read_config
 from uce.corpus.training_manifest import TrainingManifest
 from uce.errors import InputError, ModelError, StorageError, UceError, UsageError
 from uce.files import printable, shorten, user_folder
-from uce.model.checkpoint import Model, load_model, save_model
+from uce.model.checkpoint import Model, load_model, save_again
 from uce.model.folders import TRAINED_ON
 from uce.training.corpus import open_corpus
 from uce.training.records import METRICS, is_number, read_curve, read_validation
@@ -79,19 +79,8 @@ def export(
     info = _facts(source) | ({} if scores is None else {"metrics": read_scores(Path(scores))})
     if out is None:
         _make(target.parent)
-    folder = save_model(
-        target,
-        encoder=model.encoder,
-        rule=model.rule,
-        specials=model.specials,
-        gene_encoder=model.gene_encoder,
-        gene_tables=model.gene_tables,
-        info=info | ({"licence": licence} if licence else {}),
-        chromosome_vectors=model.chromosome_vectors,
-        classifier=model.classifier,
-        name=name,
-        overwrite=overwrite,
-    )
+    info |= {"licence": licence} if licence else {}
+    folder = save_again(model, target, info=info, name=name, overwrite=overwrite)
     _add_manifest(source, folder)
     return folder
 

@@ -15,7 +15,7 @@ from uce.config import with_overrides
 from uce.corpus.layout import write_rows
 from uce.errors import UsageError
 from uce.files import atomic_path, printable
-from uce.model.checkpoint import load_model, save_model
+from uce.model.checkpoint import load_model, save_again
 from uce.model.folders import TRAINED_ON
 from uce.training.corpus import open_corpus
 from uce.training.objectives.base import within
@@ -113,17 +113,8 @@ def _write(task: Task, last: Path, settings: Amt2Settings) -> Path:
     steps = settings.source_steps + settings.rounds * (settings.unlabelled_steps + settings.labelled_steps)
     origin = {"model": task.model.name, "sha256": task.model.sha256, "rounds": settings.rounds, "steps_of_all": steps}
     with atomic_path(task.target) as temporary:
-        save_model(
-            temporary,
-            encoder=model.encoder,
-            rule=model.rule,
-            specials=model.specials,
-            gene_encoder=model.gene_encoder,
-            gene_tables=model.gene_tables,
-            info=model.info | {"adapted_from": origin | {"anchor": settings.alpha}},
-            classifier=model.classifier,
-            name=task.name,
-        )
+        info = model.info | {"adapted_from": origin | {"anchor": settings.alpha}}
+        save_again(model, temporary, info=info, name=task.name)
         shutil.copytree(last / TRAINED_ON, temporary / TRAINED_ON)
     return task.target
 

@@ -9,7 +9,7 @@ from uce.adaptation.task import Recipe, Task
 from uce.corpus.training_manifest import TrainingManifest
 from uce.errors import InputError, UsageError
 from uce.evaluation.probes import fit_logistic
-from uce.model.checkpoint import save_model
+from uce.model.checkpoint import save_again
 from uce.model.classifier import Classifier
 from uce.model.folders import TRAINED_ON
 
@@ -45,17 +45,8 @@ def _write(task: Task, folder: Path) -> None:
     fitted = fit_logistic(vectors[fit], labelled.labels[fit], labelled.groups[fit])
     learned = f"{int(fit.sum()):,} cells with one of {len(classes)} labels ({task.cells.column})"
     origin = {"model": model.name, "sha256": model.sha256, "inverse_penalty": fitted.strength}
-    save_model(
-        folder,
-        encoder=model.encoder,
-        rule=model.rule,
-        specials=model.specials,
-        gene_encoder=model.gene_encoder,
-        gene_tables=model.gene_tables,
-        info=model.info | task.facts(learned) | {"adapted_from": origin},
-        chromosome_vectors=model.chromosome_vectors,
-        classifier=Classifier(tuple(classes.tolist()), *fitted.linear()),
-    )
+    info = model.info | task.facts(learned) | {"adapted_from": origin}
+    save_again(model, folder, info=info, classifier=Classifier(tuple(classes.tolist()), *fitted.linear()))
 
 
 RECIPE = Recipe("probe", labels="cells", train=train)
