@@ -1,7 +1,8 @@
-r"""The study of few labels: adapts the models of the study of recursion to a few labelled cells of unseen datasets.
+r"""The studies of few labels: models are adapted to a few labelled cells of datasets they have not seen.
 
     python scripts/study_few_shot.py configs/study_few_shot.yaml --models studies/recursion --data data \
         -o studies/few-shot
+    python scripts/study_few_shot.py configs/study_adapt.yaml --data data -o studies/adapt
 
 Start it as often as there are cores: the processes share the rows, and what was killed goes on. With --report it only
 writes the report anew.
@@ -19,7 +20,9 @@ import numpy as np
 import pandas as pd
 from scipy.sparse import csr_matrix
 
-from uce.adaptation.adapt import adapt
+from uce.adaptation.adapt import Adapted, adapt
+from uce.adaptation.recipes import find_recipe
+from uce.cells.labels import is_labelled
 from uce.config import read_config
 from uce.evaluation.baselines.pca import principal_components
 from uce.evaluation.baselines.variable_genes import variable_genes
@@ -40,6 +43,7 @@ class Source:
     file: str
     species: str
     label: str  # column of obs
+    donors: tuple[str, ...] = ()  # that no labelled cell comes from; without any, all other cells are asked about
 
 
 @dataclass(frozen=True)
@@ -49,64 +53,72 @@ class Study:
     question: str
     primary: str
     rule: str
-    arms: tuple[str, ...]
-    corpus: str
+    arms: tuple[str, ...]  # of the study of recursion, or names of models where there is no corpus
     recipes: tuple[str, ...]
     labels_per_type: tuple[int, ...]
     fewest: int
     seeds: tuple[int, ...]
-    settings: tuple[str, ...]
     datasets: tuple[Source, ...]
+    corpus: str = ""  # of the study of recursion
+    settings: tuple[str, ...] = ()  # of recipes that train the encoder
 
 
-def choose(labels: Sequence[str], count: int, *, fewest: int, seed: int) -> pd.DataFrame:
+def choose(
+    labels: Sequence[str], count: int, *, fewest: int, seed: int, apart: Sequence[bool] | None = None
+) -> pd.DataFrame:
     """Columns for the cells: `shown`, their label where they take part, and `part`, "learn" or "ask".
 
-    The cells that are learned from with fewer labels are among those with more.
+    At most half of a type's cells are learned from, and those of a smaller `count` are among those of a larger one.
+    Cells that stand `apart` are asked about and the others are learned from, of types with `fewest` on either side.
     """
     told = np.asarray(labels, dtype=str)
+    asked = np.ones(len(told), dtype=bool) if apart is None else np.asarray(apart, dtype=bool)
     random = np.random.Generator(np.random.PCG64(seed))
-    shown, part = np.full(len(told), "", dtype=object), np.full(len(told), "ask", dtype=object)
-    for name in np.unique(told):
-        cells = np.flatnonzero(told == name)
-        if len(cells) < fewest or not name or name == "nan":
+    shown, part = np.full(len(told), "", dtype=object), np.where(asked, "ask", "aside").astype(object)
+    for name in np.unique(told[is_labelled(told)]).tolist():
+        here = told == name
+        pool = np.flatnonzero(here if apart is None else here & ~asked)
+        if min(len(pool), int(np.count_nonzero(here & asked))) < fewest:
             continue
-        shown[cells] = name
-        part[random.permutation(cells)[:count]] = "learn"
+        many = min(count, len(pool) // 2) if apart is None else count
+        learned = random.permutation(pool)[:many]
+        shown[here & asked] = shown[learned] = name
+        part[learned] = "learn"
     return pd.DataFrame({"shown": shown, "part": part})
 
 
 def score(study: Study, source: Source, settings: Mapping[str, Any], data: Path, model: Path, place: Path) -> Any:
-    """Macro-F1 of every way to use the labels of one row."""
-    cells = place / "cells.h5ad"
+    """Number of labels of each type -> macro-F1 of every way to use them."""
     adata = anndata.read_h5ad(data / source.file)
     labels = adata.obs[source.label].astype(str).tolist()
-    columns = choose(labels, settings["labels"], fewest=study.fewest, seed=settings["seed"])
-    adata.obs = columns.set_index(adata.obs_names)
-    adata.write_h5ad(cells)
+    apart = adata.obs["donor"].isin(source.donors).tolist() if source.donors else None
+    cells = place / "cells.h5ad"
+    begun: dict[str, Path] = {}
+
+    def run(recipe: str, start: Path, **options: Any) -> Adapted:
+        out, seed = place / recipe, settings["seed"]
+        shutil.rmtree(out, ignore_errors=True)
+        changes = study.settings if options.get("labels") and recipe != "probe" else ()
+        options |= {"species": source.species, "seed": seed, "settings": changes, "quiet": True}
+        return adapt(cells, out=out, recipe=recipe, model=start, **options)
+
     found: dict[str, Any] = {}
-    for recipe in study.recipes:
-        run = place / recipe
-        shutil.rmtree(run, ignore_errors=True)
-        adapted = adapt(
-            cells,
-            out=run,
-            recipe=recipe,
-            labels="shown",
-            model=model,
-            hold_out={"part": ["ask"]},
-            species=source.species,
-            seed=settings["seed"],
-            settings=[] if recipe == "probe" else study.settings,
-            quiet=True,
-        )
-        assert adapted.scores is not None
-        lines = {(line["vectors"], line["reading"]): line["macro_f1"] for line in adapted.scores.lines}
-        found[recipe] = lines["adapted", "classifier"]
-        found["cells"] = adapted.scores.asked
-        shutil.rmtree(run)
-    found[PCA] = score_components(adata, columns)
-    cells.unlink()
+    for count in study.labels_per_type:
+        columns = choose(labels, count, fewest=study.fewest, seed=settings["seed"], apart=apart)
+        # Every cell that is learned from is a unit of its own, for the choice of the penalty, as for the components.
+        units = columns["part"].where(columns["part"] != "learn", adata.obs_names.to_series(index=columns.index))
+        adata.obs = columns.assign(part=units).set_index(adata.obs_names)
+        adata.write_h5ad(cells)
+        scores = found[str(count)] = {PCA: score_components(adata, columns)}
+        for recipe in study.recipes:
+            if find_recipe(recipe).labels == "none":  # it sees all cells, whatever their labels, so once is enough
+                begun[recipe] = begun.get(recipe) or run(recipe, model).model
+            used = "probe" if recipe in begun else recipe
+            done = run(used, begun.get(recipe, model), labels="shown", hold_out={"part": ["ask"]}).scores
+            assert done is not None
+            lines = {(line["vectors"], line["reading"]): line["macro_f1"] for line in done.lines}
+            scores[recipe] = lines["adapted", "classifier"]
+            scores["cells"] = done.asked
     return found
 
 
@@ -125,12 +137,18 @@ def rows_of(study: Study) -> list[Row]:
     """Every row, seed by seed."""
     return [
         Row(
-            f"{Path(source.file).stem}-{labels}-{arm}-{seed}",
-            {"dataset": source.file, "labels": labels, "arm": arm, "seed": seed, "settings": list(study.settings)},
+            f"{Path(source.file).stem}-{arm}-{seed}",
+            {
+                "dataset": source.file,
+                "arm": arm,
+                "seed": seed,
+                "labels": list(study.labels_per_type),
+                "recipes": list(study.recipes),
+                "settings": list(study.settings),
+            },
         )
         for seed in study.seeds
         for source in study.datasets
-        for labels in study.labels_per_type
         for arm in study.arms
     ]
 
@@ -138,18 +156,16 @@ def rows_of(study: Study) -> list[Row]:
 def report(study: Study, folder: Path) -> None:
     """Write `table.md`, `verdict.json` and `few_shot.svg` from the rows that are there."""
     done = [record for record in read_rows(folder) if record["status"] == "done"]
-    frame = pd.DataFrame(
-        [
-            {**record["settings"], "way": f"{record['settings']['arm']} {way}", "score": record["values"][way]}
-            for record in done
-            for way in study.recipes
-        ]
-        + [
-            {**record["settings"], "way": "PCA", "score": record["values"][PCA]}
-            for record in done
-            if record["settings"]["arm"] == study.arms[0]
-        ]
-    )
+    scored = []
+    for record in done:
+        settings = record["settings"]
+        for labels, scores in record["values"].items():
+            known = {"dataset": settings["dataset"], "seed": settings["seed"], "labels": int(labels)}
+            ways = {f"{settings['arm']} {recipe}": scores[recipe] for recipe in study.recipes}
+            if settings["arm"] == study.arms[0]:
+                ways[PCA] = scores[PCA]
+            scored += [{**known, "way": way, "score": score} for way, score in ways.items()]
+    frame = pd.DataFrame(scored)
     whole = frame.pivot_table(index=["labels", "way", "seed"], columns="dataset", values="score").dropna()
     means = whole.mean(axis=1).rename("score").reset_index()
     lines, verdicts = (
@@ -213,7 +229,7 @@ def main() -> None:
     """Do the rows that are left, then write the report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("study", type=Path)
-    parser.add_argument("--models", type=Path, required=True, help="folder of the study of recursion")
+    parser.add_argument("--models", type=Path, help="folder of the study of recursion, for a study of its models")
     parser.add_argument("--data", type=Path, required=True, help="folder that the files lie in")
     parser.add_argument("-o", "--output", type=Path, required=True)
     parser.add_argument("--report", action="store_true", help="no runs, only the report")
@@ -223,10 +239,13 @@ def main() -> None:
 
     def work(row: Row, place: Path) -> Any:
         settings: Mapping[str, Any] = row.settings
-        run = args.models / "runs" / f"{study.corpus}-{settings['arm']}-{settings['seed']}" / "run"
-        source = sources[settings["dataset"]]
-        return score(study, source, settings, args.data, run / settings["arm"], place)
+        model = Path(settings["arm"])
+        if study.corpus:
+            model = args.models / "runs" / f"{study.corpus}-{model}-{settings['seed']}" / "run" / model
+        return score(study, sources[settings["dataset"]], settings, args.data, model, place)
 
+    if study.corpus and not args.models:
+        parser.error("--models is missing: this study adapts models of the study of recursion")
     if not args.report:
         run_rows(args.output, rows_of(study), work, keep=False)
     report(study, args.output)

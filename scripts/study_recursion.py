@@ -226,8 +226,8 @@ def report(study: Study, folder: Path) -> None:
 
 
 def _arm_table(study: Study, records: Sequence[Mapping[str, Any]]) -> list[str]:
-    head = "corpus | arm | seeds | macro-F1 | excess (millinats) | weights of blocks | TFLOP | cells | seconds"
-    lines = [f"| {head} |", "| --- | --- |" + " ---: |" * 7]
+    head = "corpus | arm | seeds | macro-F1 | excess (millinats) | weights of blocks | TFLOP | cells"
+    lines = [f"| {head} |", "| --- | --- |" + " ---: |" * 6]
     for corpus in study.corpora:
         for arm in study.arms:
             name = Path(corpus).name
@@ -243,7 +243,7 @@ def _arm_table(study: Study, records: Sequence[Mapping[str, Any]]) -> list[str]:
             shown = (
                 f"{name} | {arm.name} | {len(values)} | {np.mean(f1):.3f} ± {_sd(f1):.3f} | "
                 f"{1e3 * np.mean(excess):.3f} ± {1e3 * _sd(excess):.3f} | {values[0]['block_weights']:,} | "
-                f"{values[0]['tflop']:.1f} | {values[0]['cells']:,} | {np.median([v['seconds'] for v in values]):.0f}"
+                f"{values[0]['tflop']:.1f} | {values[0]['cells']:,}"
             )
             lines.append(f"| {shown} |")
     return lines

@@ -22,7 +22,7 @@ def train(task: Task) -> Path:
         batch_size=batch,
         steps=min(max(_PASSES * cells // batch, _FEWEST_STEPS), _MOST_STEPS),
         objective=ContrastiveSettings(),
-        optimizer=OptimizerSettings(lr=1e-3, warmup=10, weight_decay=0.0, anchor=0.1),
+        optimizer=OptimizerSettings(lr=1e-3, warmup=10, weight_decay=0.0, anchor=10.0),
     )
     return train_once(config, task.out)
 

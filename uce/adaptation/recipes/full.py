@@ -9,7 +9,7 @@ from uce.training.settings import OptimizerSettings
 
 def train(task: Task) -> Path:
     """Train all weights, without decay towards zero: the anchor pulls towards the model instead."""
-    optimizer = OptimizerSettings(lr=1e-3, warmup=10, weight_decay=0.0, anchor=0.1)
+    optimizer = OptimizerSettings(lr=1e-3, warmup=10, weight_decay=0.0, anchor=10.0)
     return train_once(supervised_config(task, optimizer=optimizer), task.out)
 
 
