@@ -18,9 +18,11 @@ from typing import Any
 import anndata
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
-from uce.adaptation.adapt import Adapted, adapt
+import uce
+from uce.adaptation.adapt import adapt
 from uce.adaptation.recipes import find_recipe
 from uce.cells.labels import is_labelled
 from uce.config import read_config
@@ -33,6 +35,7 @@ from uce.files import atomic_path, write_json
 from uce.grid import Row, read_rows, run_rows
 from uce.scaling.verdicts import t_interval
 
+Texts, Mask = NDArray[np.str_], NDArray[np.bool_]
 PCA = "PCA"
 
 
@@ -93,44 +96,52 @@ def score(study: Study, source: Source, settings: Mapping[str, Any], data: Path,
     labels = adata.obs[source.label].astype(str).tolist()
     apart = adata.obs["donor"].isin(source.donors).tolist() if source.donors else None
     cells = place / "cells.h5ad"
-    begun: dict[str, Path] = {}
+    begun: dict[str, Path] = {}  # recipe that reads no label -> the model it led to
 
-    def run(recipe: str, start: Path, **options: Any) -> Adapted:
+    def train(recipe: str, start: Path, **options: Any) -> Path:
         out, seed = place / recipe, settings["seed"]
         shutil.rmtree(out, ignore_errors=True)
-        changes = study.settings if options.get("labels") and recipe != "probe" else ()
+        changes = study.settings if options and recipe != "probe" else ()
         options |= {"species": source.species, "seed": seed, "settings": changes, "quiet": True}
-        return adapt(cells, out=out, recipe=recipe, model=start, **options)
+        return adapt(cells, out=out, recipe=recipe, model=start, **options).model
 
     found: dict[str, Any] = {}
     for count in study.labels_per_type:
         columns = choose(labels, count, fewest=study.fewest, seed=settings["seed"], apart=apart)
-        # Every cell that is learned from is a unit of its own, for the choice of the penalty, as for the components.
-        units = columns["part"].where(columns["part"] != "learn", adata.obs_names.to_series(index=columns.index))
-        adata.obs = columns.assign(part=units).set_index(adata.obs_names)
+        shown, part = (columns[name].to_numpy(dtype=str) for name in ("shown", "part"))
+        learned, asked = part == "learn", (part == "ask") & (shown != "")
+        adata.obs = pd.DataFrame({"label": np.where(learned, shown, "")}, index=adata.obs_names)
         adata.write_h5ad(cells)
-        scores = found[str(count)] = {PCA: score_components(adata, columns)}
+        told = {PCA: by_components(adata, shown, learned, asked)}
         for recipe in study.recipes:
             if find_recipe(recipe).labels == "none":  # it sees all cells, whatever their labels, so once is enough
-                begun[recipe] = begun.get(recipe) or run(recipe, model).model
+                begun[recipe] = begun.get(recipe) or train(recipe, model)
             used = "probe" if recipe in begun else recipe
-            done = run(used, begun.get(recipe, model), labels="shown", hold_out={"part": ["ask"]}).scores
-            assert done is not None
-            lines = {(line["vectors"], line["reading"]): line["macro_f1"] for line in done.lines}
-            scores[recipe] = lines["adapted", "classifier"]
-            scores["cells"] = done.asked
+            folder = train(used, begun.get(recipe, model), labels="label")
+            told[recipe] = by_model(adata[asked].copy(), folder, source, settings["seed"])
+        found[str(count)] = {
+            way: float(classification_scores(shown[asked], names)["macro_f1"]) for way, names in told.items()
+        }
+        found[str(count)] |= {"learned": int(learned.sum()), "asked": int(asked.sum())}
     return found
 
 
-def score_components(adata: anndata.AnnData, columns: pd.DataFrame) -> float:
-    """The same of principal components of all cells, those without a label among them, and logistic regression."""
+def by_model(asked: anndata.AnnData, folder: Path, source: Source, seed: int) -> Texts:
+    """Labels of cells by the classifier of an adapted model."""
+    model = uce.load_model(folder)
+    assert model.classifier is not None
+    uce.embed(asked, model=model, species=source.species, seed=seed, quiet=True)
+    vectors = np.nan_to_num(asked.obsm["X_uce"])
+    return np.array(model.classifier.labels)[model.classifier.probabilities(vectors).argmax(axis=1)]
+
+
+def by_components(adata: anndata.AnnData, shown: Texts, learned: Mask, asked: Mask) -> Texts:
+    """Labels by logistic regression on principal components of all cells, those without a label among them."""
     logs = log_cp10k(csr_matrix(adata.X, dtype=np.float64))
     values = np.asarray(logs[:, variable_genes(logs)].toarray(), dtype=np.float32)
     vectors = principal_components(values, np.ones(len(values), dtype=bool))
-    labels, part = columns["shown"].to_numpy(dtype=str), columns["part"].to_numpy(dtype=str)
-    learn, ask = part == "learn", (part == "ask") & (labels != "")
-    fitted = fit_logistic(vectors[learn], labels[learn], np.arange(learn.sum()).astype(str))
-    return float(classification_scores(labels[ask], fitted.votes(vectors[ask]).labels)["macro_f1"])
+    fitted = fit_logistic(vectors[learned], shown[learned], np.flatnonzero(learned).astype(str))
+    return fitted.votes(vectors[asked]).labels
 
 
 def rows_of(study: Study) -> list[Row]:

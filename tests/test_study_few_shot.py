@@ -63,7 +63,7 @@ def test_the_report_of_known_rows_says_better_only_where_the_interval_is_above_n
         # The first recipe is .1 above components of every seed, the last is above and below by turns.
         ways = dict.fromkeys(study.recipes, 0.6 + 0.001 * seed)
         ways[study.recipes[-1]] = 0.5 + 0.1 * (-1) ** seed
-        values = {str(count): {"PCA": 0.5 + 0.001 * seed, "cells": 100, **ways} for count in study.labels_per_type}
+        values = {str(count): {"PCA": 0.5 + 0.001 * seed, "asked": 100, **ways} for count in study.labels_per_type}
         record = {"name": row.name, "seconds": 1.0, "settings": row.settings, "status": "done", "values": values}
         (tmp_path / "rows" / f"{row.name}.json").write_text(json.dumps(record), "utf-8")
     few.report(study, tmp_path)

@@ -227,6 +227,17 @@ def reads_of_two_turns(corpus: Corpus, config: PretrainConfig) -> int:
     return sum(len(spy.reads) for spy in spies)
 
 
+def test_a_dataset_of_a_single_window_is_read_once_however_often_it_is_shown(
+    make_corpus: MakeCorpus, make_config: MakeConfig
+) -> None:
+    """Its passes differ in their order alone; a reading for each would be kept for each, and many small ones are slow."""
+    corpus, spies = spied(make_corpus(sizes=(3, 60)))
+    stream = Stream(corpus, make_config(run=PLENTY))
+    for part in range(40):
+        stream.cells(part)
+    assert [len(spy.reads) for spy in spies] == [1, 1]
+
+
 @pytest.mark.parametrize(("windows", "reads"), [(4, 3), (1.5, 6), (0, 6)])
 def test_memory_for_what_was_read_is_limited(
     make_corpus: MakeCorpus, make_config: MakeConfig, windows: float, reads: int

@@ -4,7 +4,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from threading import Lock
 from typing import TYPE_CHECKING
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from uce.training.settings import PretrainConfig
 
 _STORED_BYTES = 6  # of a count in memory: 2 of the number, 4 of the gene
-_Key = tuple[int, int, int]  # dataset, pass, window
+_Key = tuple[int, bytes]  # dataset, first rows of blocks
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,32 +92,40 @@ class Stream:
         from scipy.sparse import vstack
 
         number, before = self.schedule.at(part)
-        pieces = list(self._walks[number].pieces(before * self._size, self._size))
-        read = [(self._windows.get((number, turn, place), self._read), taken) for turn, place, taken in pieces]
-        dataset = self.corpus.datasets[number]
+        walk, dataset = self._walks[number], self.corpus.datasets[number]
+        rows, counts = [], []
+        for turn, place, taken in walk.pieces(before * self._size, self._size):
+            window = walk.window(turn, place)
+            # In the order of the dataset, so that one that is a single window is read once and not in every pass.
+            blocks = window.blocks[np.argsort(window.blocks[:, 0])]
+            read = self._windows.get((number, blocks[:, 0].tobytes()), partial(dataset.stored, blocks))
+            rows.append(window.rows[taken])
+            counts.append(read[_places(blocks, rows[-1])])
         return Cells(
             dataset,
             part * self._size + np.arange(self._size),
-            np.concatenate([rows[taken] for (rows, _), taken in read]),
-            dataset.by_rank(vstack([counts[taken] for (_, counts), taken in read], format="csr")),
+            np.concatenate(rows),
+            dataset.by_rank(vstack(counts, format="csr")),
         )
 
-    def _read(self, key: _Key) -> "tuple[NDArray[np.int64], csr_matrix]":
-        dataset, number, place = key
-        window = self._walks[dataset].window(number, place)
-        return window.rows, self.corpus.datasets[dataset].stored(window.blocks)[window.order]
+
+def _places(blocks: NDArray[np.int64], rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Where rows of a dataset are in its joined blocks, which are in order."""
+    starts, sizes = blocks[:, 0], blocks[:, 1] - blocks[:, 0]
+    block = np.searchsorted(starts, rows, side="right") - 1
+    places: NDArray[np.int64] = (np.cumsum(sizes) - sizes - starts)[block] + rows
+    return places
 
 
 class _Lately:
     """What was read lately, up to a number of bytes; what one thread reads, others wait for."""
 
     def __init__(self, most: int) -> None:
-        self._most, self._lock = most, Lock()
-        self._kept: OrderedDict[_Key, Future[tuple[NDArray[np.int64], csr_matrix]]] = OrderedDict()
+        self._most, self._held, self._lock = most, 0, Lock()
+        self._kept: OrderedDict[_Key, Future[csr_matrix]] = OrderedDict()
+        self._sizes: dict[_Key, int] = {}  # of those that have been read
 
-    def get(
-        self, key: _Key, read: "Callable[[_Key], tuple[NDArray[np.int64], csr_matrix]]"
-    ) -> "tuple[NDArray[np.int64], csr_matrix]":
+    def get(self, key: _Key, read: "Callable[[], csr_matrix]") -> "csr_matrix":
         with self._lock:
             found = self._kept.get(key)
             mine = found is None
@@ -126,24 +134,27 @@ class _Lately:
             self._kept.move_to_end(key)
         if mine:
             try:
-                found.set_result(read(key))
+                counts = read()
             except BaseException as error:
                 with self._lock:
                     del self._kept[key]
                 found.set_exception(error)
                 raise
-            self._let_go()
+            found.set_result(counts)
+            self._keep(key, _bytes(counts))
         return found.result()
 
-    def _let_go(self) -> None:
+    def _keep(self, key: _Key, size: int) -> None:
+        """Count what was read, and let go of the oldest while there is too much."""
         with self._lock:
-            sizes = {key: _bytes(read.result()[1]) for key, read in self._kept.items() if read.done()}
-            spare = sum(sizes.values()) - self._most
-            for key, size in list(sizes.items())[:-1]:
-                if spare <= 0:
+            self._sizes[key] = size
+            self._held += size
+            while self._held > self._most:
+                oldest = next(one for one in self._kept if one in self._sizes)
+                if oldest == key:
                     return
-                del self._kept[key]
-                spare -= size
+                del self._kept[oldest]
+                self._held -= self._sizes.pop(oldest)
 
 
 def _bytes(counts: "csr_matrix") -> int:
