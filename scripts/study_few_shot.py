@@ -35,7 +35,8 @@ from uce.files import atomic_path, write_json
 from uce.grid import Row, read_rows, run_rows
 from uce.scaling.verdicts import t_interval
 
-Texts, Mask = NDArray[np.str_], NDArray[np.bool_]
+Texts = NDArray[np.str_]
+Mask = NDArray[np.bool_]
 PCA = "PCA"
 
 
@@ -132,7 +133,8 @@ def by_model(asked: anndata.AnnData, folder: Path, source: Source, seed: int) ->
     assert model.classifier is not None
     uce.embed(asked, model=model, species=source.species, seed=seed, quiet=True)
     vectors = np.nan_to_num(asked.obsm["X_uce"])
-    return np.array(model.classifier.labels)[model.classifier.probabilities(vectors).argmax(axis=1)]
+    labels: Texts = np.array(model.classifier.labels)
+    return labels[model.classifier.probabilities(vectors).argmax(axis=1)]
 
 
 def by_components(adata: anndata.AnnData, shown: Texts, learned: Mask, asked: Mask) -> Texts:

@@ -230,7 +230,7 @@ def reads_of_two_turns(corpus: Corpus, config: PretrainConfig) -> int:
 def test_a_dataset_of_a_single_window_is_read_once_however_often_it_is_shown(
     make_corpus: MakeCorpus, make_config: MakeConfig
 ) -> None:
-    """Its passes differ in their order alone; a reading for each would be kept for each, and many small ones are slow."""
+    """Its passes differ in their order alone, so that a reading for each would fill the memory with the same cells."""
     corpus, spies = spied(make_corpus(sizes=(3, 60)))
     stream = Stream(corpus, make_config(run=PLENTY))
     for part in range(40):
