@@ -134,7 +134,8 @@ def by_model(asked: anndata.AnnData, folder: Path, source: Source, seed: int) ->
     uce.embed(asked, model=model, species=source.species, seed=seed, quiet=True)
     vectors = np.nan_to_num(asked.obsm["X_uce"])
     labels: Texts = np.array(model.classifier.labels)
-    return labels[model.classifier.probabilities(vectors).argmax(axis=1)]
+    told: Texts = labels[model.classifier.probabilities(vectors).argmax(axis=1)]
+    return told
 
 
 def by_components(adata: anndata.AnnData, shown: Texts, learned: Mask, asked: Mask) -> Texts:
