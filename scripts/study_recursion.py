@@ -202,10 +202,11 @@ def _by_seed(records: Sequence[Mapping[str, Any]], corpus: str, arm: str, primar
 def comparisons(study: Study) -> list[tuple[str, str]]:
     """What is subtracted from what, in the order of the questions."""
     pairs = [("recursive", "one-pass"), ("recursive", "untied"), ("recursive", "one-pass-larger-batches")]
-    ablations = [arm.name for arm in study.arms if arm.name in ("input-once", "one-step-gradient", "supervised-steps")]
-    pairs += [(name, "recursive") for name in ablations]
+    pairs += [(name, "recursive") for name in ("input-once", "one-step-gradient", "supervised-steps")]
+    pairs += [("recursive#last", "recursive")]
     pairs += [(f"recursive@{cycles}", "recursive") for cycles in study.read_at]
-    return [*pairs, ("recursive#last", "recursive")]
+    pairs += [("small-input", "small-input-one-pass"), ("small-input", "recursive")]
+    return [*pairs, *((f"small-input@{cycles}", "small-input") for cycles in study.read_at)]
 
 
 def report(study: Study, folder: Path) -> None:

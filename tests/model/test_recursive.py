@@ -12,7 +12,7 @@ from torch import Tensor
 from uce.devices import Precision
 from uce.errors import ModelError
 from uce.model.checkpoint import load_model
-from uce.model.encoder import RECURSION, Encoder, ModelConfig, Recursion
+from uce.model.encoder import LATER, Encoder, ModelConfig, Recursion
 from uce.model.inference import first_block, prepare
 
 STACKED = ModelConfig(layers=2, dim=16, heads=2, hidden=24, protein_dim=8, out_dim=12, decoder_dim=20, max_tokens=64)
@@ -134,6 +134,8 @@ def test_changes_of_the_state_are_seen_in_training(sentences: tuple[Tensor, Tens
         ({"inject": "first"}, r"inject = first: kind = stacked"),
         ({"kind": "recursive", "norm": "pre"}, r"needs norm = post"),
         ({"kind": "recursive", "cycles": 0}, r"cycles = 0: a whole number from 1"),
+        ({"input_scale": -1.0}, r"input_scale = -1.0: a number from 0.001"),
+        ({"input_scale": float("nan")}, r"input_scale = nan: a number from 0.001"),
         ({"kind": "spiral"}, r"kind = 'spiral': choose one of stacked, recursive"),
     ],
 )
@@ -142,8 +144,8 @@ def test_settings_that_contradict_are_refused(changes: dict[str, object], words:
         replace(STACKED, **changes)
 
 
-@pytest.mark.parametrize("config", [STACKED, RECURSIVE])
-def test_a_folder_brings_the_recursion_back_and_names_none_where_there_is_none(
+@pytest.mark.parametrize("config", [STACKED, RECURSIVE, replace(STACKED, input_scale=2.0)])
+def test_a_folder_brings_back_later_settings_and_names_those_alone_that_are_changed(
     config: ModelConfig, saved: Callable[..., Path]
 ) -> None:
     folder = saved(encoder=Encoder(config))
@@ -151,7 +153,7 @@ def test_a_folder_brings_the_recursion_back_and_names_none_where_there_is_none(
     assert loaded.config == config
     assert loaded.encoder.cycles == config.cycles
     named = set(json.loads((folder / "config.json").read_text())["model"])
-    assert named & set(RECURSION) == (set() if config.kind == "stacked" else set(RECURSION))
+    assert named & set(LATER) == {name for name in LATER if getattr(config, name) != getattr(ModelConfig(), name)}
 
 
 @pytest.mark.parametrize("layers", [1, 2, 3])

@@ -6,7 +6,7 @@ With `kind = "recursive"` the blocks are applied again and again to one state, a
 """
 
 import math
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from typing import Any, Literal, get_args
 
 import torch
@@ -33,7 +33,7 @@ _CHOICES: dict[str, Any] = {
     "kind": Kind,
     "inject": Inject,
 }
-RECURSION = ("kind", "cycles", "inject")  # settings that a stacked model's folder does not name
+LATER = ("kind", "cycles", "inject", "input_scale")  # settings that models had not at first: named only if changed
 # Far above anything sensible: a damaged or hostile config.json must not make us build for hours.
 _LIMIT = 1 << 17
 _MOST_LAYERS = 1000  # and cycles
@@ -65,6 +65,7 @@ class ModelConfig:
     kind: Kind = "stacked"  # blocks run once, or in cycles over one state ("post" only, which keeps it bounded)
     cycles: int = 1  # times that the blocks run, each time on the state and the input ("recursive")
     inject: Inject = "every"  # the input is added to the state in every cycle, or is the first state and no more
+    input_scale: float = 0.0  # size of a token's numbers when the blocks first see it; 0: sqrt(dim), as published
 
     def __post_init__(self) -> None:
         for name in (
@@ -89,6 +90,10 @@ class ModelConfig:
         if isinstance(self.dropout, bool) or not isinstance(self.dropout, int | float) or not 0 <= self.dropout < 1:
             msg = f"dropout = {self.dropout!r}: a number from 0 up to, not including, 1 is needed."
             raise ModelError(msg)
+        scale = self.input_scale
+        if isinstance(scale, bool) or not isinstance(scale, int | float) or not (scale == 0 or 1e-3 <= scale <= 1e3):
+            msg = f"input_scale = {scale!r}: a number from 0.001 to 1,000 is needed, or 0 for the square root of dim."
+            raise ModelError(msg)
         if self.dim % self.heads:
             msg = f"dim = {self.dim} is not a multiple of heads = {self.heads}; every head needs the same width."
             raise ModelError(msg)
@@ -110,10 +115,17 @@ class ModelConfig:
         """The settings in the order of their definition."""
         return tuple(field.name for field in fields(cls))
 
+    @property
+    def scale(self) -> float:
+        """What the projected tokens are multiplied with."""
+        return self.input_scale or math.sqrt(self.dim)
+
     def facts(self) -> dict[str, Any]:
-        """All settings as a mapping; those of recursion only where there is one, as models had none at first."""
+        """All settings as a mapping, but those of `LATER` only where they are changed."""
         return {
-            name: value for name, value in asdict(self).items() if self.kind == "recursive" or name not in RECURSION
+            item.name: getattr(self, item.name)
+            for item in fields(self)
+            if item.name not in LATER or getattr(self, item.name) != item.default
         }
 
 
@@ -168,7 +180,7 @@ class Encoder(nn.Module):
             initialise(self)
 
     def project(self, vectors: Tensor) -> Tensor:
-        """Gene vectors to the width of the encoder: unit length, Linear, GELU, LayerNorm, times sqrt(D).
+        """Gene vectors to the width of the encoder: unit length, Linear, GELU, LayerNorm, times `config.scale`.
 
         Parameters
         ----------
@@ -180,7 +192,7 @@ class Encoder(nn.Module):
         (..., D), a function of each token alone.
         """
         projected: Tensor = self.projection_norm(F.gelu(self.projection(F.normalize(vectors, dim=-1))))
-        return projected * math.sqrt(self.config.dim)
+        return projected * self.config.scale
 
     def encode(
         self,
@@ -331,8 +343,8 @@ class Encoder(nn.Module):
         return states
 
     def mean_token(self, projected: Tensor, keep: Tensor | None = None) -> Tensor:
-        """Mean of the kept tokens behind CLS, without the factor sqrt(D): (B, L, D) and (B, L) to (B, D)."""
-        tokens = projected[:, 1:] / math.sqrt(self.config.dim)
+        """Mean of the kept tokens behind CLS, without the factor of `project`: (B, L, D) and (B, L) to (B, D)."""
+        tokens = projected[:, 1:] / self.config.scale
         if keep is None:
             return tokens.mean(dim=1)
         kept = keep[:, 1:, None].to(tokens.dtype)
@@ -343,7 +355,7 @@ class Encoder(nn.Module):
 
         Only for the read-out "cls+mean". A cell's linear part is the mean of its genes' places, plus a constant.
         """
-        return F.linear(self.project(vectors) / math.sqrt(self.config.dim), self.mean_map.weight)
+        return F.linear(self.project(vectors) / self.config.scale, self.mean_map.weight)
 
     def forward(self, vectors: Tensor, keep: Tensor | None = None) -> Tensor:
         """Sentences of gene vectors (B, L, P) and their kept tokens (B, L) to cell vectors (B, out_dim)."""

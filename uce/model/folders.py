@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from uce.cells.sentences import SentenceRule
 from uce.errors import ModelError, UceError
 from uce.files import nearest, printable, sha256_file, shorten, user_folder
-from uce.model.encoder import RECURSION, Encoder, ModelConfig
+from uce.model.encoder import LATER, Encoder, ModelConfig
 
 FORMAT = "uce-model"
 VERSION = 1
@@ -89,8 +89,8 @@ def read_config(path: Path) -> tuple[ModelConfig, SentenceRule, dict[str, Any]]:
     if wrong:
         msg = f"{path}: {shorten(wrong)} of the wrong type; the file was changed by hand. Copy the folder again."
         raise ModelError(msg)
-    stacked = facts["model"].get("kind", "stacked") == "stacked"
-    _check_keys(facts["model"], [name for name in ModelConfig.names() if not (stacked and name in RECURSION)], path)
+    named = facts["model"]
+    _check_keys(named, [name for name in ModelConfig.names() if name not in LATER or name in named], path)
     _check_keys(facts["rule"], tuple(item.name for item in fields(SentenceRule)), path)
     try:
         config, rule = ModelConfig(**facts["model"]), SentenceRule(**facts["rule"])

@@ -34,6 +34,8 @@ def initialise(encoder: "Encoder") -> None:
     every bias                              0
     table of positions                      as published, see `sinusoidal_positions`
     ======================================  =============================================================
+
+    The two that answer to the size of the input do so with `input_scale` in place of sqrt(D), where it is set.
     """
     config = encoder.config
     for module in encoder.modules():
@@ -49,14 +51,14 @@ def initialise(encoder: "Encoder") -> None:
         _draw(block.attention.out, gain=depth)
         _draw(block.expand, gain=math.sqrt(2))
         _draw(block.contract, gain=depth)
-    # `project` ends in a factor sqrt(D), which a "post" block takes away again and a "pre" block never does.
-    shrink = 1 / math.sqrt(config.dim)
+    # `project` ends in a factor of sqrt(D), which a "post" block takes away again and a "pre" block never does.
+    shrink = 1 / config.scale
     with torch.no_grad():
         if config.norm == "pre":
             encoder.projection_norm.weight.fill_(shrink)
         else:
-            blocks[0].attention.query.weight.mul_(shrink)
-            blocks[0].attention.key_value.weight[: config.dim].mul_(shrink)
+            blocks[0].attention.query.weight.mul_(min(shrink, 1.0))
+            blocks[0].attention.key_value.weight[: config.dim].mul_(min(shrink, 1.0))
 
 
 def _draw(linear: nn.Linear, *, gain: float = 1.0) -> None:
