@@ -273,8 +273,8 @@ def draw(study: Study, records: Sequence[Mapping[str, Any]], path: Path) -> None
     """Both primaries of every arm and seed; quality against cycles; similarity of the cycles' states."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(13, 8), layout="constrained")
-    panels = figure.subplots(2, 3)
+    figure = Figure(figsize=(15, 8), layout="constrained")
+    panels = figure.subplots(2, 4, width_ratios=[4, 4, 3, 3])
     full = Path(study.corpora[0]).name
     for row, primary in enumerate(PRIMARIES):
         scale = 1.0 if primary == "probe_f1" else 1e3
@@ -299,9 +299,11 @@ def draw(study: Study, records: Sequence[Mapping[str, Any]], path: Path) -> None
                 )
         axes.set_xscale("log", base=2)
         axes.set_xticks(study.read_at, [str(cycles) for cycles in study.read_at])
+        axes.set_title("recursive", fontsize=10)
         axes.set_xlabel("cycles it is read at (trained at 4)")
         axes.set_ylabel(label)
-    for axes, name in zip(panels[:, 2], ("recursive", "untied"), strict=True):
+    for axes, name in zip(panels[:, 2:].flat, ("recursive", "small-input", "untied", ""), strict=True):
+        axes.set_axis_off()
         tables = [
             record["values"]["similarity"]
             for record in records
@@ -312,9 +314,7 @@ def draw(study: Study, records: Sequence[Mapping[str, Any]], path: Path) -> None
             axes.imshow(mean, vmin=0, vmax=1, cmap="viridis")
             for (i, j), value in np.ndenumerate(mean):
                 axes.text(j, i, f"{value:.2f}", ha="center", va="center", color="white" if value < 0.6 else "black")
-        axes.set_title(f"{name}: CKA of CLS after 2, 4, 6, 8 blocks", fontsize=10)
-        axes.set_xticks([])
-        axes.set_yticks([])
+            axes.set_title(f"{name}: CKA of CLS\nafter 2, 4, 6, 8 blocks", fontsize=10)
     for corpus, colour in zip(study.corpora, ("C0", "C1"), strict=False):
         panels[0, 0].plot([], [], "o", color=colour, label=Path(corpus).name)
     panels[0, 0].legend(loc="best", fontsize=8)
