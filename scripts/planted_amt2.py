@@ -1,13 +1,14 @@
 """Does AMT2 find planted cell types in a second domain, from labels of a first one? A check of the mechanism.
 
-600 genes, six types. In the second domain three genes in ten have their vectors turned by one rotation, and every gene
-its rate multiplied by a factor of its own (log-sd 1); its cells have no labels in training. Afterwards a logistic
-regression learns from five labelled cells of each type of the second domain and is asked about the others (macro-F1,
-mean of ten draws; guessing: 0.17). Prints one JSON line for each way: the source's labels alone, the second domain's
-cells alone, joint, AMT2, and AMT2 with other cells of the first domain in place of the second. `recall` is how often
-the key of the same cell is the nearest one in the last unlabelled updates, and `recall_chance` what guessing gives.
+600 genes, six types. In the second domain a share of the genes (0.3) have their vectors turned by one rotation, and
+every gene its rate multiplied by a factor of its own (log-sd 1); its cells have no labels in training. Afterwards a
+logistic regression learns from five labelled cells of each type of the second domain and is asked about the others
+(macro-F1, mean of ten draws; guessing: 0.17). Prints one JSON line for each way: the source's labels alone, the
+second domain's cells alone, joint, AMT2, and AMT2 with other cells of the first domain in place of the second.
+`recall` is how often the key of the same cell is the nearest one in the last unlabelled updates, and `recall_chance`
+what guessing gives.
 
-    python scripts/planted_amt2.py [--seed 0] [--alpha 10] [--longer 1] [--ways source joint amt2]
+    python scripts/planted_amt2.py [--seed 0] [--rotated 0.3] [--alpha 10] [--longer 1] [--ways source joint amt2]
 """
 
 import argparse
@@ -24,14 +25,14 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
 GENES, TYPES, CELLS, WIDTH = 600, 6, 600, 64
-ROTATED, SCALE = 0.3, 1.0
+SCALE = 1.0  # log-sd of a gene's factor in the second domain
 MARKERS, EFFECT, DEPTH = 0.2, 1.2, 1000  # share of the genes that a type changes, by which log-sd; molecules
 SPECIES = {"first": "homo_sapiens", "second": "mus_musculus", "more": "homo_sapiens"}
 LABELLED_CELLS, DRAWS = 5, 10
 WAYS = ("source", "unlabelled", "joint", "amt2", "amt2-same")
 
 
-def plant(folder: Path, random: np.random.Generator) -> dict[str, NDArray[np.int64]]:
+def plant(folder: Path, random: np.random.Generator, *, rotated: float) -> dict[str, NDArray[np.int64]]:
     """Write gene tables, cells and their corpus; returns the type of every cell of each domain."""
     from uce.corpus.build import build_corpus
     from uce.corpus.layout import write_rows
@@ -40,7 +41,7 @@ def plant(folder: Path, random: np.random.Generator) -> dict[str, NDArray[np.int
 
     vectors = random.normal(size=(GENES, WIDTH))
     turn = np.linalg.qr(random.normal(size=(WIDTH, WIDTH)))[0]
-    turned = np.where(random.random(GENES)[:, None] < ROTATED, vectors @ turn, vectors)
+    turned = np.where(random.random(GENES)[:, None] < rotated, vectors @ turn, vectors)
     tables = Path(os.environ["UCE_HOME"]) / "genes" / "planted"
     tables.mkdir(parents=True)
     for species, shown in (("homo_sapiens", vectors), ("mus_musculus", turned)):
@@ -151,6 +152,7 @@ def main() -> None:
     """Plant, train and judge once for each way."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--rotated", type=float, default=0.3, help="share of the genes whose vectors are turned")
     parser.add_argument("--alpha", type=float, default=10.0)
     parser.add_argument("--longer", type=int, default=1, help="times as many unlabelled updates (not of joint)")
     parser.add_argument("--ways", nargs="+", default=WAYS, choices=WAYS)
@@ -158,10 +160,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         os.environ["UCE_HOME"] = str(folder / "home")
-        kinds = plant(folder, np.random.default_rng(options.seed))
+        kinds = plant(folder, np.random.default_rng(options.seed), rotated=options.rotated)
         for way in options.ways:
             asked = {name: getattr(options, name) for name in ("seed", "alpha", "longer")}
             models = train(way, folder, **asked)
+            asked["rotated"] = options.rotated
             line = {"way": way, **asked, "macro_f1": judge(models[-1], folder, kinds["second"]), **recalls(models)}
             print(json.dumps(line), flush=True)
 
