@@ -156,6 +156,16 @@ def test_a_folder_brings_back_later_settings_and_names_those_alone_that_are_chan
     assert named & set(LATER) == {name for name in LATER if getattr(config, name) != getattr(ModelConfig(), name)}
 
 
+def test_the_scale_of_the_input_is_that_of_what_blocks_see_and_not_of_the_mean_token() -> None:
+    torch.manual_seed(0)
+    plain, small = Encoder(STACKED), Encoder(replace(STACKED, input_scale=0.5))
+    small.load_state_dict(plain.state_dict())
+    vectors = torch.randn(3, 5, 8)
+    one, other = plain.project(vectors), small.project(vectors)
+    assert torch.allclose(other, one / 8)  # sqrt(16) to a half
+    assert torch.allclose(small.mean_token(other), plain.mean_token(one))
+
+
 @pytest.mark.parametrize("layers", [1, 2, 3])
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_an_embedding_runs_the_same_cycles_faster(layers: int, precision: Precision) -> None:
