@@ -182,30 +182,28 @@ def report(study: Study, folder: Path) -> None:
     frame = pd.DataFrame(scored)
     whole = frame.pivot_table(index=["labels", "way", "seed"], columns="dataset", values="score").dropna()
     means = whole.mean(axis=1).rename("score").reset_index()
-    lines, verdicts = (
-        [
-            "| labels of each type | way | macro-F1 | minus PCA (95 %) | by the rule |",
-            "| ---: | --- | ---: | --- | --- |",
-        ],
-        [],
-    )
-    for labels in study.labels_per_type:
-        table = means[means["labels"] == labels].pivot_table(index="seed", columns="way", values="score")
-        for way in table.columns:
-            verdict = _verdict(table, way, "PCA") if way != "PCA" and "PCA" in table else None
-            shown = f"{labels} | {way} | {table[way].mean():.3f}"
-            if verdict:
-                verdicts.append({"labels": labels, **verdict})
-                shown += (
-                    f" | {verdict['mean']:+.3f} ({verdict['low']:+.3f} to {verdict['high']:+.3f}) | {verdict['word']}"
-                )
-            lines.append(f"| {shown} |" if verdict else f"| {shown} | | |")
-        for recipe in study.recipes:
-            pairs = [(f"{study.arms[0]} {recipe}", f"{other} {recipe}") for other in study.arms[1:]]
-            pairs += [(f"{arm} {recipe}", f"{arm} probe") for arm in study.arms if recipe != "probe"]
-            verdicts += [
-                {"labels": labels, **_verdict(table, one, other)} for one, other in pairs if {one, other} <= set(table)
-            ]
+    tables = {
+        labels: means[means["labels"] == labels].pivot_table(index="seed", columns="way", values="score")
+        for labels in study.labels_per_type
+    }
+    verdicts = [
+        {"labels": labels, **verdict}
+        for labels, table in tables.items()
+        for one, other in _pairs(study)
+        if (verdict := _verdict(table, one, other))
+    ]
+    lines = ["| labels of each type | way | macro-F1 |", "| ---: | --- | ---: |"]
+    lines += [
+        f"| {labels} | {way} | {score:.3f} |" for labels, table in tables.items() for way, score in table.mean().items()
+    ]
+    lines += [
+        "",
+        "| labels of each type | one minus other | difference (95 %) | by the rule |",
+        "| ---: |" + " --- |" * 3,
+    ]
+    for line in verdicts:
+        limits = f"{line['mean']:+.3f} ({line['low']:+.3f} to {line['high']:+.3f})"
+        lines.append(f"| {line['labels']} | {line['one']} − {line['other']} | {limits} | {line['word']} |")
     with atomic_path(folder / "table.md") as temporary:
         temporary.write_text("\n".join([*lines, ""]), "utf-8")
     write_json(folder / "verdict.json", verdicts)
@@ -213,11 +211,26 @@ def report(study: Study, folder: Path) -> None:
         draw(study, means, temporary)
 
 
-def _verdict(table: pd.DataFrame, one: str, other: str) -> dict[str, Any]:
-    values = (table[one] - table[other]).dropna().to_numpy()
-    low, high = t_interval(values) if len(values) > 1 else (float("nan"), float("nan"))
+def _pairs(study: Study) -> list[tuple[str, str]]:
+    """Every way against principal components, the first arm against the others, every recipe against the probe."""
+    first, *others = study.arms
+    trained = [recipe for recipe in study.recipes if recipe != "probe"]
+    return [
+        *((f"{arm} {recipe}", PCA) for recipe in study.recipes for arm in study.arms),
+        *((f"{first} {recipe}", f"{other} {recipe}") for recipe in study.recipes for other in others),
+        *((f"{arm} {recipe}", f"{arm} probe") for recipe in trained for arm in study.arms),
+    ]
+
+
+def _verdict(table: pd.DataFrame, one: str, other: str) -> dict[str, Any] | None:
+    """The difference over seeds and its word; None where fewer than two seeds have both."""
+    values = (table[one] - table[other]).dropna().to_numpy() if {one, other} <= set(table) else np.empty(0)
+    if len(values) < 2:
+        return None
+    low, high = t_interval(values)
     word = "better" if low > 0 else "worse" if high < 0 else "undecided"
-    return {"one": one, "other": other, "mean": float(values.mean()), "low": low, "high": high, "word": word}
+    facts = {"one": one, "other": other, "seeds": len(values), "mean": float(values.mean())}
+    return {**facts, "low": low, "high": high, "word": word}
 
 
 def draw(study: Study, means: pd.DataFrame, path: Path) -> None:

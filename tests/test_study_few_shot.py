@@ -77,4 +77,16 @@ def test_the_report_of_known_rows_says_better_only_where_the_interval_is_above_n
     sure, unsure = said[count, f"{arm} {study.recipes[0]}", "PCA"], said[count, f"{arm} {study.recipes[-1]}", "PCA"]
     assert (sure["word"], unsure["word"]) == ("better", "undecided")
     assert sure["mean"] == pytest.approx(0.1)
+    pair = f"{arm} {study.recipes[-1]} − {arm} probe"
+    assert f"| {count} | {pair} |" in table
     assert (tmp_path / "few_shot.svg").read_text().startswith("<?xml")
+
+    for row in few.rows_of(study):  # of one seed there is no interval, and no word
+        if row.settings["seed"] != study.seeds[0]:
+            (tmp_path / "rows" / f"{row.name}.json").unlink()
+    few.report(study, tmp_path)
+    table = (tmp_path / "table.md").read_text()
+    assert f"| {count} | {arm} {study.recipes[0]} | 0.600 |" in table
+    assert "nan" not in table
+    assert pair not in table
+    assert json.loads((tmp_path / "verdict.json").read_text()) == []
