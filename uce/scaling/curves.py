@@ -28,8 +28,10 @@ class Curve:
     chance
         Of a guess; 0 where that was not measured.
     last_fifth
-        By how much the score of the largest size rose in the last fifth of the updates, the mean over seeds; a run that
-        was cut off in its rise says less of its data. None where there are no updates.
+        By how much the score of the largest size rose in the last fifth of the updates, the mean over seeds. None where
+        there are no updates.
+    cut_off
+        It rose by the margin of the study or more: a run that was cut off in its rise says less of its data.
     verdict, corrected, published
         What is said of it, and both saturation points.
     """
@@ -41,6 +43,7 @@ class Curve:
     untrained: Floats
     chance: float
     last_fifth: float | None
+    cut_off: bool
     verdict: Verdict
     corrected: float | None
     published: float
@@ -49,6 +52,11 @@ class Curve:
     def missing(self) -> int:
         """Runs without a score."""
         return int(np.isnan(self.scores).sum())
+
+    @property
+    def said(self) -> str:
+        """The verdict, with what must be said beside it."""
+        return self.verdict.told + (", cut off in its rise" if self.cut_off else "")
 
 
 def reference_means(records: Mapping[str, Mapping[str, Any]], name: str) -> dict[str, float]:
@@ -93,6 +101,7 @@ def _curve(
         records[run.name]["values"].get("last_fifth") for run in points if run.size == sizes[-1] and run.name in done
     ]
     known = [rise for rise in rises if rise is not None]
+    last_fifth = float(np.mean(known)) if known else None
     return Curve(
         learner=own[0].learner.name,
         scheme=scheme,
@@ -100,7 +109,8 @@ def _curve(
         scores=means,
         untrained=untrained,
         chance=chance,
-        last_fifth=float(np.mean(known)) if known else None,
+        last_fifth=last_fifth,
+        cut_off=last_fifth is not None and last_fifth >= study.margin,
         verdict=verdict,
         corrected=corrected_point(sizes, means, verdict, floor=floor),
         published=published_point(sizes, means),

@@ -85,7 +85,7 @@ def verdict_table(study: StudyConfig, curves: Sequence[Curve], references: Mappi
             limits,
             over,
             said.choice.shape if said.choice else "",
-            said.told,
+            curve.said,
             *(f"{point:,.0f}" if point else "" for point in (curve.corrected, said.n95)),
             f"{curve.published:,.0f}" if np.isfinite(curve.published) else "",
             "" if curve.last_fifth is None else f"{curve.last_fifth:+.4f}",
@@ -131,18 +131,29 @@ def _draw(study: StudyConfig, curves: Sequence[Curve], references: Mapping[str, 
         for curve, colour in zip(own, _COLOURS * len(own), strict=False):
             _draw_curve(axes, curve, colour)
         for what, score in references.items():
-            axes.axhline(score, color="#8a8f98", linewidth=1, linestyle=_REFERENCE_STYLES.get(what, ":"), label=what)
-        axes.set_title("\n".join([name, *(f"{curve.scheme}: {curve.verdict.told}" for curve in own)]), fontsize=9)
+            style = _REFERENCE_STYLES.get(what, ":")
+            axes.axhline(score, color="#8a8f98", linewidth=1, linestyle=style, label=f"{what} {score:.2f}")
+        axes.set_title("\n".join([name, *(f"{curve.scheme}: {curve.said}" for curve in own)]), fontsize=9)
         axes.set_xscale("log")
         axes.set_xlim(own[0].sizes[0] / 3, own[0].sizes[-1] * 1.5)  # also where no run is done
         ticks = own[0].sizes[::-2]
         axes.set_xticks(ticks, [f"{size:,.0f}" for size in ticks])
         axes.minorticks_off()
         axes.set_xlabel(f"{study.axis} to learn from")
+    lowest, highest = _range(curves, references)
+    panels[0].set_ylim(lowest, highest)
     panels[0].set_ylabel("macro-F1 of cell types")
     panels[-1].legend(fontsize=7, frameon=False)
     with atomic_path(path) as temporary:
         figure.savefig(temporary, dpi=130, format="png")
+
+
+def _range(curves: Sequence[Curve], references: Mapping[str, float]) -> tuple[float, float]:
+    """Where all curves are seen well; chance is far below and has its number in the legend."""
+    scores = np.concatenate([np.append(curve.scores, curve.untrained) for curve in curves])
+    shown = [*scores[np.isfinite(scores)], *(score for what, score in references.items() if what != "chance")]
+    lowest, highest = (min(shown), max(shown)) if shown else (0.0, 1.0)
+    return lowest - 0.03, highest + 0.03
 
 
 def _draw_curve(axes: "Axes", curve: Curve, colour: str) -> None:
