@@ -10,6 +10,7 @@ import pandas as pd
 from uce.cells.counts import open_counts
 from uce.errors import InputError
 from uce.files import atomic_path, picture_path
+from uce.threads import torch_threads_kept
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -87,7 +88,7 @@ def umap_coordinates(vectors: npt.NDArray[np.float32], *, seed: int = 0) -> npt.
         msg = f"a UMAP needs at least 4 cells with a vector, found {int(there.sum())}."
         raise InputError(msg)
     cells = ad.AnnData(np.ascontiguousarray(vectors[there]))
-    with warnings.catch_warnings():
+    with torch_threads_kept(), warnings.catch_warnings():
         # numba and umap-learn warn of their own future, and that a fixed seed runs on one thread.
         warnings.simplefilter("ignore")
         neighbours = min(15, int(there.sum()) - 1)

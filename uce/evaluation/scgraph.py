@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
 from uce.evaluation.results import NotPossible
+from uce.threads import torch_threads_kept
 
 Floats = NDArray[np.float64]
 Texts = NDArray[np.str_]
@@ -120,7 +121,8 @@ def _components(log_counts: csr_matrix | NDArray[Any]) -> Floats:
     expressed = np.asarray((log_counts != 0).sum(axis=0)).ravel() > 0
     batch = ad.AnnData(log_counts[:, expressed])
     if batch.n_vars > N_GENES:
-        sc.pp.highly_variable_genes(batch, n_top_genes=N_GENES)
+        with torch_threads_kept():
+            sc.pp.highly_variable_genes(batch, n_top_genes=N_GENES)
         batch = batch[:, batch.var["highly_variable"]].copy()
     sc.pp.pca(batch, n_comps=min(N_COMPONENTS, min(batch.shape) - 1))
     return np.asarray(batch.obsm["X_pca"], dtype=np.float64)

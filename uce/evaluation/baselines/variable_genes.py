@@ -9,6 +9,7 @@ from scipy.sparse import csr_matrix
 from uce.evaluation.cells import Cells
 from uce.evaluation.embeddings import Floats, Mask
 from uce.evaluation.results import NotPossible
+from uce.threads import torch_threads_kept
 
 VARIABLE_GENES = 2000
 
@@ -32,7 +33,7 @@ def variable_genes(log_counts: csr_matrix, n: int = VARIABLE_GENES) -> NDArray[n
     seen = np.flatnonzero(log_counts.getnnz(axis=0))
     if len(seen) <= n:
         return seen.astype(np.int64)
-    with warnings.catch_warnings():
+    with torch_threads_kept(), warnings.catch_warnings():
         # Bins of a single gene, and genes of equal dispersion: both are dealt with, and spoken of, by scanpy.
         warnings.filterwarnings("ignore", module="scanpy")
         table = sc.pp.highly_variable_genes(
