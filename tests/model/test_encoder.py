@@ -219,6 +219,21 @@ def test_dropout_works_in_training_and_never_in_evaluation(small: Callable[..., 
     torch.testing.assert_close(still(vectors), still.eval()(vectors), rtol=0, atol=1e-6)
 
 
+def test_training_without_dropout_has_the_gradients_of_all_keys_and_values() -> None:
+    x, keep = torch.randn(3, 9, 16), torch.arange(9).expand(3, 9) < torch.tensor([[9], [5], [2]])
+    weights = torch.randn(3, 1, 16)
+
+    def gradients(dropout: float) -> list[Tensor]:
+        torch.manual_seed(1)
+        attention, source = Attention(replace(TINY, dropout=dropout)).train(), x.clone().requires_grad_()
+        (weights * attention(source[:, :1], source, keep[:, None, None])).sum().backward()
+        return [source.grad, *(parameter.grad for parameter in attention.parameters())]
+
+    # Of so little dropout nothing is dropped, but the keys and values of all tokens are computed.
+    for ours, whole in zip(gradients(0.0), gradients(1e-12), strict=True):
+        torch.testing.assert_close(ours, whole, rtol=0, atol=1e-6)
+
+
 @pytest.mark.parametrize("norm", ["post", "pre"])
 @pytest.mark.parametrize("readout", ["cls", "cls+mean"])
 def test_every_weight_learns(norm: Any, readout: Any) -> None:

@@ -74,7 +74,7 @@ class Attention(nn.Module):
             (B, L, 3 D) queries, keys and values, where they are at hand and M is L.
         """
         few = top.shape[1] < source.shape[1] and self.heads * top.shape[1] < source.shape[2]
-        if few and not self.training:
+        if few and not (self.training and self.dropout):
             return self._of_few(top, source, mask)
         parts = (self.query(top), *self.key_value(source).chunk(2, dim=-1)) if qkv is None else qkv.chunk(3, dim=-1)
         q, k, v = (part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in parts)

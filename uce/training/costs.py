@@ -48,7 +48,8 @@ _PEAKS: tuple[tuple[str, float | None, float], ...] = (
 def forward_flops(config: ModelConfig, lengths: "NDArray[np.integer] | Sequence[int]", distinct_tokens: int) -> float:
     """Floating-point operations of the encoder for some sentences; norms, activations and sums are left out.
 
-    A multiply-add is two. The last block computes only CLS's query, output and feed-forward, in the last cycle.
+    A multiply-add is two. The last block computes only CLS's query, output and feed-forward, in the last cycle; without
+    dropout no keys and values either.
 
     Parameters
     ----------
@@ -62,7 +63,11 @@ def forward_flops(config: ModelConfig, lengths: "NDArray[np.integer] | Sequence[
     around = 2 * dim * dim + 2 * dim * config.hidden  # query, output, feed-forward: of each token that is computed
     key_value = 2 * dim * dim
     most = tokens * (around + key_value) + 2 * dim * float((long**2).sum())
-    last = cells * around + tokens * key_value + 2 * dim * tokens
+    if config.dropout or config.heads == dim:
+        last = cells * around + tokens * key_value + 2 * dim * tokens
+    else:  # as `Attention._of_few` has it, but for a sentence of CLS alone
+        alone = np.count_nonzero(long == 1)
+        last = cells * (around + key_value) + 2 * dim * (config.heads * (tokens - alone) + alone)
     decoder = dim * config.decoder_dim + config.decoder_dim * config.out_dim + 2 * config.out_dim**2
     if config.readout == "cls+mean":
         decoder += dim * config.out_dim

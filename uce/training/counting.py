@@ -16,7 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
-from uce.model.blocks import Attention
+from uce.model.blocks import Attention, attend
 from uce.training.batch import Batch, to_tensors
 from uce.training.trainee import Trainee
 
@@ -166,6 +166,10 @@ class _Alive(TorchDispatchMode):  # type: ignore[no-untyped-call]
 def _as_on_gpu(trainee: Trainee) -> None:
     for module in trainee.modules():
         if isinstance(module, Attention):
-            module.dropout = 0.0
+            module.attend = _without_dropout
         elif isinstance(module, nn.LayerNorm):
             module.register_forward_pre_hook(lambda _module, inputs: (inputs[0].float(),))
+
+
+def _without_dropout(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, _dropout: float) -> Tensor:
+    return attend(q, k, v, mask, 0.0)

@@ -37,8 +37,13 @@ def uniforms(seed: int, use: int, index: NDArray[np.integer[Any]]) -> NDArray[np
 
 def generator(seed: int, use: int, index: int) -> np.random.Generator:
     """A generator of its own for (seed, use, index), where more than one number is needed."""
-    key = words(seed, use, np.array([2 * index, 2 * index + 1]))
-    return np.random.Generator(np.random.Philox(key=key))
+    return generators(seed, use, np.array([index]))[0]
+
+
+def generators(seed: int, use: int, index: NDArray[np.integer[Any]]) -> list[np.random.Generator]:
+    """(n,) a generator for each of `index`."""
+    keys = words(seed, use, 2 * np.asarray(index)[:, None] + np.arange(2))
+    return [np.random.Generator(np.random.Philox(key=key)) for key in keys]
 
 
 def permutation(seed: int, use: int, start: int, length: int) -> NDArray[np.int64]:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from uce.training.batch import Batch, draw_sentences, pack, rows_of, thin
 from uce.training.corpus import Dataset
-from uce.training.order import ASK, HIDE, THIN, generator, uniforms
+from uce.training.order import ASK, HIDE, THIN, generator, generators, uniforms
 from uce.training.stream import Cells
 
 if TYPE_CHECKING:
@@ -149,6 +149,6 @@ def _pick(
 
 def _thinned(cells: Cells, config: "PretrainConfig") -> "csr_matrix":
     """Some of the cells keep 20 to 100 % of their counts."""
-    randoms = [generator(config.seed, THIN, int(sample)) for sample in cells.samples]
+    randoms = generators(config.seed, THIN, cells.samples)
     draws = [(random.random(), 0.2 + 0.8 * random.random()) for random in randoms]
     return thin(cells.counts, [kept if draw < config.data.thinning else 1.0 for draw, kept in draws], randoms)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from uce.errors import UsageError
 from uce.training.batch import Batch, draw_sentences, pack, rows_of, thin
 from uce.training.objectives.base import ObjectiveSettings, within
-from uce.training.order import HIDE, THIN, generator
+from uce.training.order import HIDE, THIN, generator, generators
 from uce.training.stream import Cells
 
 if TYPE_CHECKING:
@@ -131,6 +131,6 @@ def _log_uniform(random: np.random.Generator, least: int, most: int) -> int:
 
 def _thinned(settings: ViewSettings, cells: Cells, seed: int, numbers: NDArray[np.int64]) -> "csr_matrix":
     """Each view of each cell keeps a share of its counts, log-uniform from `thin_least` to 1."""
-    randoms = [generator(seed, THIN, int(number)) for number in numbers]
+    randoms = generators(seed, THIN, numbers)
     kept = [float(np.exp(random.uniform(np.log(settings.thin_least), 0))) for random in randoms]
     return thin(cells.counts, kept, randoms)
