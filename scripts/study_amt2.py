@@ -435,6 +435,7 @@ def draw(study: Study, records: Sequence[Mapping[str, Any]], path: Path) -> None
         axes.set_title(pair.name, fontsize=10, loc="left")
         axes.set_xlabel(f"macro-F1 at {study.target_share:.0%} of the labels")
         axes.grid(visible=True, axis="x", color="#e6e6e6", linewidth=0.6)
+        axes.locator_params(axis="x", nbins=6)
     panels[0].set_yticks(range(len(arms)), arms)
     figure.savefig(path, format="svg", metadata={"Date": None})
 
