@@ -130,7 +130,7 @@ def test_shards_started_at_once_share_one_folder(
         )
         for index in range(3)
     ]
-    said = [shard.communicate(timeout=120) for shard in shards]
+    said = [shard.communicate(timeout=300) for shard in shards]
     assert [shard.returncode for shard in shards] == [0, 0, 0], said
     assert max(json.loads(out)["blocks_there"] for out, _ in said) == BLOCKS
     assert blocks(tmp_path / "out.h5ad.parts") == list(range(BLOCKS))

@@ -531,7 +531,7 @@ CHECK = """
 def browse(*options: str, page: Path, profile: Path) -> subprocess.CompletedProcess[str]:
     assert CHROMIUM is not None
     command = [CHROMIUM, "--headless=new", "--no-sandbox", "--disable-gpu", f"--user-data-dir={profile}", *options]
-    return subprocess.run([*command, page.as_uri()], capture_output=True, text=True, timeout=120, check=True)
+    return subprocess.run([*command, page.as_uri()], capture_output=True, text=True, timeout=300, check=True)
 
 
 needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here to look at the page with")

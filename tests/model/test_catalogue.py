@@ -464,7 +464,7 @@ def test_two_processes_that_ask_at_once_fetch_once(
     publisher.delay = 0.3
     command = [sys.executable, "-c", TWO, str(Path(__file__).parent), publisher.url]
     both = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
-    answers = [process.communicate(timeout=60) for process in both]
+    answers = [process.communicate(timeout=300) for process in both]
     assert [process.returncode for process in both] == [0, 0], answers
     assert {out.strip() for out, _ in answers} == {str(uce_home / "models" / "tiny")}
     assert len(publisher.requests) == 2

@@ -77,7 +77,7 @@ def test_the_gradient_of_two_processes_and_two_parts_is_that_of_one(
     ]
     expected = {name: _one_process(corpus, config) for name, config in configs.items()}
     for child in children:
-        said = child.communicate(timeout=120)[1]
+        said = child.communicate(timeout=300)[1]
         assert child.returncode == 0, said[-2000:]
     for name, (gradients, sums) in expected.items():
         first, second = (load_file(tmp_path / f"{name}{rank}.out") for rank in range(2))

@@ -216,7 +216,7 @@ def test_a_killed_process_resumes_bit_equal(
     write_config(config, tmp_path / "config.yaml")
     command = [sys.executable, "-c", SCRIPT, str(tmp_path / "config.yaml"), str(tmp_path / "killed")]
     process = subprocess.Popen(command, env=_environment(uce_home), stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 200
+    deadline = time.monotonic() + 300
     while not list((tmp_path / "killed" / "checkpoints").glob("step-*")) and time.monotonic() < deadline:
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
@@ -234,7 +234,7 @@ def two_processes(uce_home: Path, tmp_path: Path) -> Callable[..., dict[str, tor
         command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
         command += [str(tmp_path / "script.py"), str(tmp_path / "config.yaml"), str(tmp_path / name), *overrides]
         environment = _environment(uce_home)
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=150, check=False)
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
         assert done.returncode == 0, done.stderr[:3000]
         return _weights(tmp_path / name / "toy")
 

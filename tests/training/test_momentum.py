@@ -385,7 +385,7 @@ def test_two_processes_have_the_queue_and_the_gradient_of_one(
         sums.append(trainee(batch))
         trainee.objective.loss(sums[-1], batch).backward()
     for child in children:
-        said = child.communicate(timeout=120)[1]
+        said = child.communicate(timeout=300)[1]
         assert child.returncode == 0, said[-2000:]
     first, second = (load_file(tmp_path / f"{rank}.out") for rank in range(2))
     for name, parameter in trainee.named_parameters():

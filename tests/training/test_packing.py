@@ -107,7 +107,7 @@ def test_two_processes_that_share_a_model_pack_and_unpack_the_whole(tmp_path: Pa
         subprocess.Popen([*command, str(rank)], env=environment, stderr=subprocess.PIPE, text=True) for rank in range(2)
     ]
     for child in children:
-        said = child.communicate(timeout=120)[1]
+        said = child.communicate(timeout=300)[1]
         assert child.returncode == 0, said[-2000:]
     packed = alone.pack()
     alone.learn(range(3, 6))

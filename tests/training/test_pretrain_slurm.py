@@ -40,7 +40,7 @@ def start(tmp_path: Path, job: dict[str, str]) -> "subprocess.Popen[bytes]":
 
 @pytest.mark.parametrize("code", [0, 3])
 def test_a_run_that_ends_by_itself_ends_the_job(tmp_path: Path, job: dict[str, str], code: int) -> None:
-    assert start(tmp_path, job | {"CODE": str(code)}).wait(20) == code
+    assert start(tmp_path, job | {"CODE": str(code)}).wait(120) == code
     assert not (tmp_path / "requeued").exists()
     started = (tmp_path / "started").read_text()
     assert started.startswith("8 --nnodes 2 --nproc-per-node 8 ")
@@ -54,6 +54,6 @@ def test_a_job_whose_time_is_over_saves_and_is_put_back_into_the_queue(tmp_path:
         assert running.poll() is None
         time.sleep(0.02)
     running.send_signal(signal.SIGUSR1)
-    assert running.wait(20) == 0
+    assert running.wait(120) == 0
     assert (tmp_path / "snapshot").read_text() == "saved\n"
     assert (tmp_path / "requeued").read_text() == "requeue 123456\n"

@@ -168,7 +168,7 @@ def _start(config: Path, run: Path, *doom: object, processes: int = 1) -> "subpr
 
 def _end(process: "subprocess.Popen[str]") -> tuple[int, str]:
     try:
-        said = process.communicate(timeout=200)[1]
+        said = process.communicate(timeout=300)[1]
     finally:
         process.terminate()  # a launcher passes it on
     return process.returncode, said

@@ -95,9 +95,9 @@ class _Processes:
     def accelerator(self, rank: int) -> SimpleNamespace:
         def joined(value: Tensor) -> list[Tensor]:
             self.shares[rank] = value
-            self.barrier.wait(timeout=60)
+            self.barrier.wait(timeout=300)
             shares = list(self.shares)
-            self.barrier.wait(timeout=60)
+            self.barrier.wait(timeout=300)
             return shares
 
         return SimpleNamespace(

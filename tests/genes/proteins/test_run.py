@@ -199,7 +199,7 @@ def test_two_processes_share_the_work_and_the_first_has_the_bytes_of_one(
     other = start(folder, rank=1, world=2)
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert embed(patience=60).tobytes() == undisturbed
-    out, error = other.communicate(timeout=60)
+    out, error = other.communicate(timeout=300)
     assert (other.returncode, out) == (0, "None\n"), error
     with database(folder, 0) as first, database(folder, 1) as second:
         shares = [store.execute("SELECT count(*) FROM vectors").fetchone()[0] for store in (first, second)]
