@@ -1,5 +1,6 @@
 """A planted corpus: genes in programmes, cells that run one programme each, written as files a run can read."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -125,10 +126,22 @@ def corpus() -> Corpus:
     return planted_corpus()
 
 
+@pytest.fixture(scope="session")
+def planted_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What `planted_files` copies for every test, as building takes longer than many a test."""
+    once = tmp_path_factory.mktemp("planted")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("UCE_HOME", str(once / "home"))
+        write_planted_files(once / "home", once / "cells")
+    return once
+
+
 @pytest.fixture
-def planted_files(uce_home: Path, tmp_path: Path) -> DataSettings:
+def planted_files(planted_once: Path, uce_home: Path, tmp_path: Path) -> DataSettings:
     """The table in the user's folder, and a corpus of two datasets to train on and one to validate on."""
-    return write_planted_files(uce_home, tmp_path / "cells")
+    shutil.copytree(planted_once / "home", uce_home, dirs_exist_ok=True)
+    shutil.copytree(planted_once / "cells", tmp_path / "cells")
+    return DataSettings(corpus=str(tmp_path / "cells" / "corpus"))
 
 
 def write_planted_files(home: Path, folder: Path) -> DataSettings:
