@@ -14,8 +14,6 @@ STEPS = [
     [str(BIN / "lint-imports")],
     [sys.executable, "-m", "pytest", "-q", "-n", "2", *sys.argv[1:]],
 ]
-
-
 # Each of the two processes that test has a core: with more threads they would mostly wait for each other's.
 ENVIRONMENT = {"OMP_NUM_THREADS": "1"} | os.environ
 

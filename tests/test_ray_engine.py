@@ -88,7 +88,7 @@ def test_a_device_that_the_cluster_has_not_is_refused() -> None:
 def python(*words: str) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "RAY_ADDRESS": "local"}  # whatever cluster runs here
     return subprocess.run(
-        [sys.executable, *words], env=environment, capture_output=True, text=True, check=False, timeout=240
+        [sys.executable, *words], env=environment, capture_output=True, text=True, check=False, timeout=600
     )
 
 
