@@ -5,6 +5,7 @@ import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -143,8 +144,11 @@ def peak_flops(device: torch.device, precision: str) -> float | None:
     """
     if device.type == "cuda":
         return known_peak(torch.cuda.get_device_name(device), precision)
-    if device.type != "cpu":
-        return None
+    return _measured_peak(precision, torch.get_num_threads()) if device.type == "cpu" else None
+
+
+@cache
+def _measured_peak(precision: str, _threads: int) -> float:
     a = torch.ones(1024, 1024, dtype=torch.bfloat16 if precision == "bf16" else torch.float32)
     best, until = float("inf"), time.perf_counter() + _MEASURE_SECONDS
     while time.perf_counter() < until:
