@@ -7,16 +7,16 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 BIN = Path(sys.executable).parent
-# Tests that stand together stay in one process as long as can be, so that what they share is made once.
+# Each of the two processes that test has a core: with more threads they would mostly wait for each other's.
+ENVIRONMENT = {"OMP_NUM_THREADS": "1"} | os.environ
 STEPS = [
     [str(BIN / "ruff"), "check", "."],
     [str(BIN / "ruff"), "format", "--check", "."],
     [str(BIN / "mypy")],
     [str(BIN / "lint-imports")],
+    # Tests that stand together stay in one process as long as can be, so that what they share is made once.
     [sys.executable, "-m", "pytest", "-q", "-n", "2", "--dist", "worksteal", *sys.argv[1:]],
 ]
-# Each of the two processes that test has a core: with more threads they would mostly wait for each other's.
-ENVIRONMENT = {"OMP_NUM_THREADS": "1"} | os.environ
 
 
 def main() -> int:

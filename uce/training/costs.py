@@ -149,6 +149,7 @@ def peak_flops(device: torch.device, precision: str) -> float | None:
 
 @cache
 def _measured_peak(precision: str, _threads: int) -> float:
+    """With another number of threads it is measured again."""
     a = torch.ones(1024, 1024, dtype=torch.bfloat16 if precision == "bf16" else torch.float32)
     best, until = float("inf"), time.perf_counter() + _MEASURE_SECONDS
     while time.perf_counter() < until:

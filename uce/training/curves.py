@@ -47,7 +47,8 @@ def draw_curves(run: Path) -> Path | None:
     rows = -(-(len(groups) + 1) // _COLUMNS)
     width, height = 4.2 * _COLUMNS, 2.7 * rows + 0.5
     figure = Figure(figsize=(width, height), facecolor="white")
-    # Fixed margins, in inches: a layout that measures every text takes longer than all the rest.
+    # Fixed margins: a layout that measures every text takes longer than all the rest. All are in inches; those between
+    # panels are asked for as shares of a panel, which is about 3.4 by 2.
     grid = figure.add_gridspec(
         rows,
         _COLUMNS,
